@@ -1,0 +1,514 @@
+"""The command line: arguments in, calls of the library, exit codes out.
+
+Exit codes: 0 done, 1 an edgemod error, 2 wrong usage, 130 interrupted. Modules that are slow
+to import are imported inside the commands, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+
+import click
+
+from edgemod import __version__
+from edgemod.errors import EdgemodError
+
+if TYPE_CHECKING:
+    from edgemod.pipeline import Plan, Progress
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """Run the command line and exit the process with the documented code."""
+    try:
+        code = cli.main(prog_name="edgemod", standalone_mode=False)
+    except EdgemodError as error:
+        click.echo(f"edgemod: {_printable(str(error))}", err=True)
+        sys.exit(error.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("edgemod: interrupted", err=True)
+        # At once: an interrupt that native code met would turn an ordinary exit into a signal.
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader (head, less) has gone: nothing left to say, and nothing to flush it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="edgemod")
+def cli() -> None:
+    """Triage large dumps of comments, chats and conversations for moderation, offline.
+
+    A fast filter settles the obvious records, a small quantized language model most of the
+    rest, and only the ambiguous ones are exported for people to review. Nothing leaves this
+    machine.
+    """
+
+
+# -- options several commands share ------------------------------------------------------------
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_with_policy = click.option(
+    "--policy",
+    metavar="FILE",
+    help="Policy in TOML. Default: the one that ships with edgemod.",
+)
+_with_models = _options(
+    _with_policy,
+    click.option(
+        "--model",
+        metavar="NAME",
+        default="default",
+        show_default=True,
+        help="Language model: a name from 'edgemod model list', or 'none' to do without.",
+    ),
+    click.option(
+        "--calibration",
+        metavar="FILE",
+        help="Calibration in JSON. Default: the one that ships, from public data.",
+    ),
+)
+_with_text = click.option(
+    "--text-column",
+    "text",
+    metavar="NAME",
+    multiple=True,
+    help="Column that holds the text; repeat to join several. Default: guessed, with a notice.",
+)
+_with_workers = click.option(
+    "--workers",
+    type=click.IntRange(1, 512),
+    metavar="N",
+    help="Worker processes. Default: one for each usable core.",
+)
+
+
+# -- triage ------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="OUT",
+    help="Folder for decisions, review queue and report; one run each.",
+)
+@_options(
+    _with_text,
+    click.option(
+        "--conversation-column",
+        "conversation",
+        metavar="NAME",
+        help="Column that holds a list of messages (role, content) instead of a text.",
+    ),
+    click.option("--id-column", "id", metavar="NAME", help="Column with the record's id."),
+    click.option("--thread-column", "thread", metavar="NAME", help="Column with the thread's id."),
+    click.option("--author-column", "author", metavar="NAME", help="Column with the author's id."),
+    click.option("--time-column", "time", metavar="NAME", help="Column with the time."),
+    click.option(
+        "--context-column",
+        "context",
+        metavar="NAME",
+        help="Column with what the record answers to.",
+    ),
+    _with_models,
+    _with_workers,
+)
+@click.option(
+    "--chunk-rows",
+    type=click.IntRange(1, 1 << 20),
+    default=4096,
+    show_default=True,
+    metavar="N",
+    help="Records a chunk; duplicates are collapsed within a chunk.",
+)
+@click.option(
+    "--review-format",
+    type=click.Choice(["parquet", "csv", "jsonl", "label-studio"]),
+    default="parquet",
+    show_default=True,
+    help="Format of the review queue.",
+)
+@click.option(
+    "--review-budget",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Export at most N records for review; the report counts what stays behind.",
+)
+@click.option("--restart", is_flag=True, help="Throw away an earlier run in OUT and begin anew.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved plan as JSON and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "bar", "json", "none"]),
+    default="auto",
+    show_default=True,
+    help="auto: a bar on a terminal, else nothing. json: one line a chunk on stderr.",
+)
+def triage(
+    inputs: tuple[str, ...],
+    out: Path,
+    model: str,
+    dry_run: bool,
+    as_json: bool,
+    progress: str,
+    workers: int | None,
+    restart: bool,
+    **options: Any,
+) -> None:
+    """Decide every record of INPUT...: clear, flag or review.
+
+    INPUT is a Parquet, CSV or JSONL file, a folder of them (partitioned or not) or a glob.
+    OUT receives decisions/ (one row a record, no text), review/ (the records for people, with
+    text), report.json and run.json. The same command goes on with an interrupted run.
+    """
+    from edgemod import pipeline, screen
+
+    chosen = None if model == "none" else model
+    if dry_run:
+        columns = {
+            name: options.pop(name)
+            for name in ("text", "conversation", "id", "thread", "author", "time", "context")
+        }
+        resolved = pipeline.plan(
+            pipeline.Options(
+                inputs=inputs,
+                out=out,
+                model=chosen,
+                columns=columns,
+                workers=workers or pipeline.usable_cores(),
+                **options,
+            )
+        )
+        click.echo(json.dumps(resolved.to_json(), indent=2))
+        return
+
+    shown = "bar" if progress == "auto" and sys.stderr.isatty() else progress
+
+    def tell(plan: Plan) -> None:
+        for notice in plan.columns.notices:
+            click.echo(_printable(notice), err=True)
+
+    try:
+        with _progress(shown) as on_progress:
+            report = pipeline.triage(
+                inputs,
+                out,
+                model=chosen,
+                workers=workers,
+                restart=restart,
+                on_plan=tell,
+                on_progress=on_progress,
+                **options,
+            )
+    except KeyboardInterrupt:
+        click.echo("what is done is kept: run the same command again to go on", err=True)
+        raise
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2))
+    screen.summary(report, out)
+
+
+@contextlib.contextmanager
+def _progress(kind: str) -> Iterator[Callable[[Progress], None]]:
+    from edgemod import screen
+
+    if kind == "json":
+        yield lambda event: click.echo(json.dumps(dataclasses.asdict(event)), err=True)
+    elif kind == "bar":
+        with screen.bar() as update:
+            yield update
+    else:
+        yield lambda event: None
+
+
+# -- score -------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option(
+    "--file",
+    "lines",
+    type=click.File("r", encoding="utf-8", errors="replace"),
+    metavar="FILE",
+    help="Score each line of a text file ('-' for stdin).",
+)
+@_with_text
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With IN.parquet: write its rows and a column p_<category> each to FILE.",
+)
+@click.option(
+    "--stage",
+    type=click.Choice(["filter", "model", "cascade"]),
+    default="cascade",
+    show_default=True,
+    help="With -o: whose probabilities to write.",
+)
+@_with_models
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 512),
+    metavar="N",
+    help="With -o: threads, each with its own models. Default: one for each usable core.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON lines even on a terminal.")
+def score(
+    texts: tuple[str, ...],
+    lines: Any,
+    text: tuple[str, ...],
+    out: Path | None,
+    stage: Literal["filter", "model", "cascade"],
+    policy: str | None,
+    model: str,
+    calibration: str | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Score texts: from arguments, a file or stdin; or a whole Parquet file with -o.
+
+    Shows what was decided, by which stage and why, what fired (as offsets into the text), and
+    the probability of every category. Prints JSON lines where stdout is not a terminal.
+    """
+    from edgemod import pipeline, scoring, screen
+    from edgemod.triager import Triager
+
+    chosen = None if model == "none" else model
+    if out is not None:
+        if len(texts) != 1 or lines is not None:
+            raise click.UsageError("-o needs exactly one input file: IN.parquet -o OUT.parquet")
+        done = scoring.score_file(
+            Path(texts[0]),
+            out,
+            text=text,
+            stage=stage,
+            policy=policy,
+            model=chosen,
+            calibration=calibration,
+            workers=workers or pipeline.usable_cores(),
+        )
+        for notice in done.notices:
+            click.echo(_printable(notice), err=True)
+        if done.unreadable:
+            click.echo(f"{done.unreadable} rows could not be read: they are null", err=True)
+        click.echo(f"{done.rows} rows -> {_printable(str(out))}", err=True)
+        return
+    if len(texts) == 1 and (texts[0] == "-" or _is_file(texts[0])):
+        raise click.UsageError(
+            f"{texts[0]} names a file: give --file for its lines, or -o for a Parquet file"
+        )
+    if text:
+        raise click.UsageError("--text-column goes with a Parquet file and -o")
+    if lines is None and not texts:
+        if sys.stdin.isatty():
+            raise click.UsageError("give texts as arguments, --file FILE, or pipe them in")
+        lines = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace")
+    given = itertools.chain(texts, (line.rstrip("\r\n") for line in lines or ()))
+    # Arguments that are not UTF-8 arrive with lone surrogates, which Arrow cannot hold.
+    clean = (item.encode("utf-8", "replace").decode("utf-8") for item in given)
+    first = 0
+    with Triager(policy, chosen, calibration=calibration) as triager:
+        while batch := list(itertools.islice(clean, 1024)):
+            answers = scoring.score(batch, triager=triager)
+            if as_json or not sys.stdout.isatty():
+                rows = ({"text": i, **dataclasses.asdict(a)} for i, a in enumerate(answers, first))
+                click.echo("\n".join(map(json.dumps, rows)))
+            else:
+                screen.scores(answers, first)
+            first += len(batch)
+
+
+# -- inspect -----------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def inspect(file: Path, as_json: bool) -> None:
+    """Show what is in a dump, which columns look like what, and the command to triage it."""
+    from edgemod import inspection, screen
+
+    found = inspection.inspect(file)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found), indent=2, default=str))
+    else:
+        screen.inspection(found)
+
+
+# -- policy ------------------------------------------------------------------------------------
+
+
+@cli.group()
+def policy() -> None:
+    """Check and show policies."""
+
+
+@policy.command("check")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+def policy_check(file: Path) -> None:
+    """Report every mistake in a policy at once, with its line; exit 1 if there is one."""
+    from edgemod.policy import load_policy
+
+    checked = load_policy(file)
+    click.echo(
+        f"{_printable(str(file))}: no mistakes. {len(checked.categories)} categories, "
+        f"{len(checked.rules)} rules, {len(checked.lexicons)} lexicons. "
+        f"Fingerprint {checked.fingerprint}"
+    )
+
+
+@policy.command("show")
+@click.argument("file", type=click.Path(path_type=Path), metavar="[FILE]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def policy_show(file: Path | None, as_json: bool) -> None:
+    """Show a policy as edgemod understands it, with every default filled in.
+
+    In JSON, thresholds that are null are the calibration's, and a flag_above of null is never.
+    """
+    from edgemod import screen
+    from edgemod.policy import load_policy, to_json
+
+    shown = load_policy(file)
+    if as_json:
+        click.echo(json.dumps(to_json(shown), indent=2, ensure_ascii=False))
+    else:
+        screen.policy(shown)
+
+
+# -- model -------------------------------------------------------------------------------------
+
+
+@cli.group()
+def model() -> None:
+    """List, verify and add language models."""
+
+
+@model.command("list")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+def model_list(as_json: bool) -> None:
+    """List the models edgemod knows and whether their files are here."""
+    from edgemod import screen, store
+
+    entries = store.list_models()
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(e) for e in entries], indent=2, default=str))
+    else:
+        screen.models(entries)
+
+
+@model.command("verify")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def model_verify(names: tuple[str, ...]) -> None:
+    """Recompute the SHA-256 of models (all that are here, unless named); exit 1 on a mismatch."""
+    from edgemod import store
+
+    for entry in store.list_models():
+        if entry.name in names or (not names and entry.present):
+            store.verify(entry)
+            click.echo(f"{entry.name}: SHA-256 as recorded, {entry.sha256}")
+    unknown = set(names) - {entry.name for entry in store.list_models()}
+    if unknown:
+        raise click.UsageError(f"no such model: {', '.join(sorted(unknown))}")
+
+
+@model.command("add")
+@click.argument("path", type=click.Path(path_type=Path), metavar="PATH")
+@click.option("--name", required=True, help="The name to use it by.")
+@click.option(
+    "--template",
+    metavar="NAME",
+    help="Prompt template: llama-guard-3, shieldgemma, qwen3guard or yes-no.",
+)
+def model_add(path: Path, name: str, template: str | None) -> None:
+    """Record a guard model (GGUF) by path and SHA-256, so that --model NAME may use it."""
+    from edgemod import store
+
+    entry = store.add(path, name, "guard", template)
+    click.echo(f"{entry.name}: recorded with SHA-256 {entry.sha256}")
+
+
+# -- doctor, completion ------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+def doctor(as_json: bool) -> None:
+    """Check this machine and installation: processor, packages, models, and that it is offline.
+
+    Exits 1 if something edgemod needs is missing or damaged.
+    """
+    from edgemod import checkup, screen
+
+    findings = checkup.run()
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(f) for f in findings], indent=2))
+    else:
+        screen.findings(findings)
+    if not all(finding.ok for finding in findings):
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that completes edgemod's commands and options in a shell.
+
+    For bash: edgemod completion bash > ~/.local/share/bash-completion/completions/edgemod
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(cli, {}, "edgemod", "_EDGEMOD_COMPLETE").source())
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a NUL: a text
+        return False
+
+
+def _printable(text: str) -> str:
+    """Text with control characters escaped, so that a file name cannot drive the terminal."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""The default language model: a sentence encoder in llama.cpp with a trained head on top.
+
+A text is cut into overlapping windows of tokens, so that no part of it is left out. Each window
+goes through the network alone, between [CLS] and [SEP], in a call of its own: scores depend on
+nothing but the text, and for an encoder a batch of many texts would not be faster anyway. The mean
+vector of a window passes the head (two layers, in float32); a text has the greatest of its
+windows' scores, output by output.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from edgemod import store
+from edgemod.errors import ModelError
+from edgemod.llama import Llama, Tokens
+from edgemod.model import ModelScores
+from edgemod.words import OUTPUTS
+
+Floats = NDArray[np.float32]
+
+PARITY: Final = 0.0
+"""Most that a score may differ between a text alone and among neighbours, in log-odds."""
+
+_PARITY_TEXTS: Final = (
+    "Thank you, the parcel arrived today.",
+    "nobody wants you here, get lost",
+    "The recipe says two cups of flour, but three work better in this oven. " * 20,
+    "ok",
+)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A layer of rectified units and a linear one: ``output @ relu(hidden @ x + b) + c``.
+
+    ``window`` content tokens a window at most, ``overlap`` of them shared with the one before.
+    """
+
+    hidden: Floats
+    """(h, n_embd)"""
+    hidden_bias: Floats
+    """(h,)"""
+    output: Floats
+    """(10, h), rows ``words.OUTPUTS``"""
+    output_bias: Floats
+    """(10,)"""
+    window: int
+    overlap: int
+    base: str
+    """SHA-256 (hex) of the GGUF it was trained on."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a head that ``scripts/train_head.py`` wrote.
+
+        Raises ``ModelError`` where it is damaged or made for other outputs.
+        """
+        try:
+            with safe_open(path, "numpy") as file:
+                facts = json.loads((file.metadata() or {})["head"])
+                tensors = [
+                    file.get_tensor(name).astype(np.float32)
+                    for name in ("hidden.weight", "hidden.bias", "output.weight", "output.bias")
+                ]
+            window, overlap = int(facts["window"]), int(facts["overlap"])
+            known = facts["aggregation"] == "max" and tuple(facts["outputs"]) == OUTPUTS
+            base = facts["base_sha256"]
+        except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+            raise ModelError(f"the head cannot be read: {error}", where=str(path)) from error
+        units = len(tensors[1])
+        shapes = [tensor.shape for tensor in tensors]
+        expected = [(units, shapes[0][-1]), (units,), (len(OUTPUTS), units), (len(OUTPUTS),)]
+        if not known or shapes != expected or not 0 <= overlap < window:
+            raise ModelError(
+                "the head is not one this version of edgemod can use",
+                where=str(path),
+                fix="train it again with scripts/train_head.py",
+            )
+        hidden, hidden_bias, output, output_bias = tensors
+        return cls(hidden, hidden_bias, output, output_bias, window, overlap, base)
+
+    def __call__(self, vector: Floats) -> Floats:
+        """Return the log-odds (10,) of one mean vector (n_embd,)."""
+        # einsum, not BLAS: its sums do not depend on the number of threads or rows.
+        units = np.einsum("hx,x->h", self.hidden, vector) + self.hidden_bias
+        scores: Floats = np.einsum("kh,h->k", self.output, np.maximum(units, 0)) + self.output_bias
+        return scores
+
+
+def windows(tokens: Tokens, size: int, overlap: int) -> list[Tokens]:
+    """Cut ``tokens`` (n,) into windows of at most ``size``, each sharing ``overlap`` with the last.
+
+    Every token is in some window; no tokens give no windows.
+    """
+    last = max(len(tokens) - overlap, 1) if len(tokens) else 0
+    return [tokens[start : start + size] for start in range(0, last, size - overlap)]
+
+
+class Encoder:
+    """A GGUF sentence encoder and its head as a ``Model``."""
+
+    kind: Literal["encoder"] = "encoder"
+
+    def __init__(
+        self, llama: Llama, head: Head, *, name: str, fingerprint: str, threads: int = 1
+    ) -> None:
+        """Take over ``llama`` (no context needs to be open). Raises ``ModelError`` on a misfit."""
+        if llama.bos < 0 or llama.sep < 0 or llama.n_embd != head.hidden.shape[1]:
+            raise ModelError("this is not an encoder its head fits", where=str(llama.path))
+        if head.window + 2 > llama.n_ctx_train:
+            raise ModelError(
+                f"windows of {head.window} tokens are longer than the model", where=str(llama.path)
+            )
+        self.name, self.fingerprint, self.head = name, fingerprint, head
+        self._llama = llama
+        llama.open_context(n_ctx=head.window + 2, embeddings=True, threads=threads)
+        self._ends = np.array([llama.bos, llama.sep], np.int32)
+
+    @classmethod
+    def open(cls, entry: store.ModelEntry, *, threads: int = 1) -> Self:
+        """Load the files of a registry entry, whose SHA-256 the caller has checked."""
+        if entry.head is None:
+            raise ModelError("an encoder needs a head", where=entry.name)
+        head = Head.load(entry.head)
+        if head.base != entry.sha256:
+            raise ModelError(
+                "the head was trained on another GGUF",
+                where=str(entry.head),
+                fix="train it again with scripts/train_head.py",
+            )
+        both = f"{entry.sha256}\n{entry.head_sha256}"
+        fingerprint = hashlib.sha256(both.encode()).hexdigest()
+        llama = Llama(entry.path)
+        return cls(llama, head, name=entry.name, fingerprint=fingerprint, threads=threads)
+
+    def score(
+        self, texts: pa.LargeStringArray, contexts: pa.LargeStringArray | None = None
+    ) -> ModelScores:
+        """Score non-null ``texts``; contexts are not read. A failing text is a row of NaN."""
+        n = len(texts)
+        result = ModelScores(
+            scores=np.full((n, len(OUTPUTS)), np.nan, np.float32),
+            windows=np.zeros(n, np.int32),
+            tokens=np.zeros(n, np.int64),
+        )
+        seen: dict[bytes, Floats] = {}  # texts share windows: forwarded mail, pasted spam
+        for i, data in enumerate(texts.cast(pa.large_binary()).to_pylist()):
+            try:
+                tokens = self._llama.tokenize(data)
+                parts = windows(tokens, self.head.window, self.head.overlap)
+                result.tokens[i], result.windows[i] = len(tokens), len(parts)
+                if parts:
+                    result.scores[i] = np.max([self._window(part, seen) for part in parts], axis=0)
+            except ModelError:
+                continue  # its row stays NaN, which sends it to a person
+        return result
+
+    def vector(self, window: Tokens) -> Floats:
+        """Return the mean vector (n_embd,) of one window of content tokens.
+
+        Raises ``ModelError`` where llama.cpp fails.
+        """
+        return self._llama.embed(np.concatenate((self._ends[:1], window, self._ends[1:])))
+
+    def self_test(self) -> float:
+        """Return the most a score moves between a text alone and among neighbours, in log-odds.
+
+        Raises ``ModelError`` above ``PARITY``.
+        """
+        texts = pa.array(_PARITY_TEXTS, pa.large_string())
+        together = self.score(texts).scores
+        alone = np.concatenate([self.score(texts[i : i + 1]).scores for i in range(len(texts))])
+        moved = float(np.abs(together - alone).max())
+        if not moved <= PARITY:
+            raise ModelError(f"scores move by {moved} among neighbours", where=self.name)
+        return moved
+
+    def close(self) -> None:
+        """Free the model."""
+        self._llama.close()
+
+    def _window(self, window: Tokens, seen: dict[bytes, Floats]) -> Floats:
+        key = window.tobytes()
+        if key not in seen:
+            seen[key] = self.head(self.vector(window))
+        return seen[key]

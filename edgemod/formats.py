@@ -1,0 +1,447 @@
+"""Streaming rows out of Parquet, CSV and JSONL files, damaged ones included.
+
+Every row of a file comes out exactly once and in order: decoded, or counted as lost. What can be
+decoded depends on the file alone, never on where reading starts.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.json as pa_json
+import pyarrow.parquet as pq
+
+from edgemod.errors import InputError
+from edgemod.sources import COMPRESSIONS, DAMAGE, Source, open_parquet, unreadable
+from edgemod.words import Status
+
+BATCH_ROWS: Final = 4096
+"""Rows decoded at a time, at most. Set by the file alone, so that damage costs the same rows
+wherever reading starts."""
+
+BATCH_BYTES: Final = 16 << 20
+"""Bytes of Parquet decoded at a time, about: fewer rows where the footer says they are long."""
+
+SALVAGE_ROWS: Final = 256
+"""Rows of Python objects held at a time."""
+
+CSV_BLOCK: Final = 16 << 20
+"""Bytes of CSV parsed at a time; pyarrow gives up on a row that is longer."""
+
+JSONL_BLOCK: Final = 1 << 20
+"""Bytes of JSONL parsed at a time; a longer line is read whole."""
+
+SAMPLE_LINES: Final = 1000
+"""Lines of JSONL that column types are told from."""
+
+FIELD_CHARACTERS: Final = 1 << 28
+"""Longest CSV field, as Python's reader counts; it holds 4 bytes for each character."""
+
+NAME_CHARACTERS: Final = 64
+"""Longest name of a CSV column: what is longer is taken for a record."""
+
+csv.field_size_limit(FIELD_CHARACTERS)
+
+_SALVAGE = (*DAMAGE, ValueError, TypeError, OverflowError, RecursionError)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A run of rows of one source, ``first`` counted from 0; ``batch`` is None where lost.
+
+    ``status`` says why lost rows are lost: unreadable, or not_utf8.
+    """
+
+    source: Source
+    first: int
+    count: int
+    batch: pa.RecordBatch | None
+    status: Status = Status.ok
+
+    def slice(self, start: int, stop: int) -> Rows:
+        """Rows ``start`` to ``stop`` of this run, without a copy."""
+        batch = None if self.batch is None else self.batch.slice(start, stop - start)
+        return replace(self, first=self.first + start, count=stop - start, batch=batch)
+
+
+def schema(source: Source) -> pa.Schema:
+    """Columns and types of a file; no columns for a CSV or JSONL file without a line.
+
+    Raises InputError if the file cannot be opened, or a CSV file's first line is not UTF-8 or
+    cannot be a header.
+    """
+    if source.format == "parquet":
+        with open_parquet(source.path, source.file) as parquet:
+            return parquet.schema_arrow
+    try:
+        return _csv_schema(source) if source.format == "csv" else _jsonl_schema(source)
+    except UnicodeError as error:
+        fix = "convert the file to UTF-8, for example with iconv"
+        raise InputError("the header is not UTF-8", where=source.path, fix=fix) from error
+    except csv.Error as error:
+        raise _no_header(source) from error
+    except OSError as error:
+        raise unreadable(source.path, error) from error
+
+
+def rows(source: Source, names: Sequence[str], skip: int = 0) -> Iterator[Rows]:
+    """Yield the rows of a file with those of the columns ``names`` that it has.
+
+    The first ``skip`` rows are not wanted: Parquet row groups among them are passed over by their
+    metadata, and runs that end among them hold nothing of use. Rows that cannot be decoded come
+    out lost. Raises InputError if the file cannot be opened.
+    """
+    readers = {"parquet": _parquet, "csv": _csv, "jsonl": _jsonl}
+    return readers[source.format](source, names, skip)
+
+
+def _parquet(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
+    with open_parquet(source.path, source.file) as file:
+        if file.metadata.num_rows != source.rows:
+            fix = "start again once nothing writes to the input"
+            raise InputError("changed while it was being read", where=source.path, fix=fix)
+        names = [name for name in names if name in file.schema_arrow.names]
+        first = 0
+        for groups, count in _spans(file.metadata):
+            if first + count > skip:
+                yield from _row_groups(file, source, names, groups, first, count)
+            first += count
+
+
+def _spans(metadata: pq.FileMetaData) -> Iterator[tuple[list[int], int]]:
+    """Gather small neighbouring row groups: (row groups, rows), at most a batch if several."""
+    groups: list[int] = []
+    count, held = 0, 0
+    for index in range(metadata.num_row_groups):
+        # These two are plain numbers of the footer; ``column(k)`` ends the process if damaged.
+        size = metadata.row_group(index).num_rows
+        weight = abs(metadata.row_group(index).total_byte_size)
+        if groups and (count + size > BATCH_ROWS or held + weight > BATCH_BYTES):
+            yield groups, count
+            groups, count, held = [], 0, 0
+        if size:
+            groups.append(index)
+            count, held = count + size, held + weight
+    if groups:
+        yield groups, count
+
+
+def _row_groups(
+    file: pq.ParquetFile,
+    source: Source,
+    names: Sequence[str],
+    groups: list[int],
+    first: int,
+    count: int,
+) -> Iterator[Rows]:
+    weight = sum(abs(file.metadata.row_group(group).total_byte_size) for group in groups)
+    size = min(max(BATCH_BYTES * count // max(weight, 1), 1), BATCH_ROWS)
+    batches = file.iter_batches(size, groups, columns=list(names), use_threads=False)
+    if len(groups) > 1:
+        # Several row groups stand or fall together only if all is well.
+        try:
+            whole = [_plain(batch, names) for batch in batches]
+        except DAMAGE:
+            whole = []
+        if sum(batch.num_rows for batch in whole) != count:
+            for group in groups:
+                size = file.metadata.row_group(group).num_rows
+                yield from _row_groups(file, source, names, [group], first, size)
+                first += size
+            return
+        batches = iter(whole)
+    end = first + count
+    while first < end:
+        try:
+            batch = _plain(next(batches), names)
+        except (StopIteration, *DAMAGE):
+            break
+        size = min(batch.num_rows, end - first)
+        yield Rows(source, first, size, batch.slice(0, size))
+        first += size
+    if first < end:
+        yield Rows(source, first, end - first, None, Status.unreadable)
+
+
+def _plain(batch: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
+    """Check a batch and decode its dictionaries, here where damage is still caught."""
+    batch = batch.select(list(names))
+    batch.validate()
+    columns = [
+        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=list(names))
+
+
+def _delimiter(source: Source) -> str:
+    return "\t" if ".tsv" in source.file.name.lower() else ","
+
+
+def _stream(source: Source) -> pa.NativeFile:
+    try:
+        file = pa.OSFile(os.fsencode(source.file))
+    except OSError as error:
+        raise unreadable(source.path, error) from error
+    return pa.input_stream(file, compression=COMPRESSIONS.get(source.file.suffix.lower()))
+
+
+def _csv_schema(source: Source) -> pa.Schema:
+    with _decoded(source) as lines:
+        header = next(filter(None, csv.reader(lines, delimiter=_delimiter(source))), [])
+    for name in header:
+        name.encode()  # raises if it is not UTF-8
+    names = [name for name in header if name.strip()]
+    distinct = len(set(names)) == len(names)
+    if header and not (names and distinct and max(map(len, names)) <= NAME_CHARACTERS):
+        raise _no_header(source)
+    return pa.schema([(name, pa.string()) for name in header])
+
+
+def _no_header(source: Source) -> InputError:
+    # The first line is not quoted: it may be a record.
+    return InputError(
+        "this CSV seems to have no header",
+        where=source.path,
+        fix="begin the file with a line of column names, all different, "
+        f"each of at most {NAME_CHARACTERS} characters",
+    )
+
+
+def _decoded(source: Source) -> io.TextIOWrapper:
+    """Open a file as text; bytes that are not UTF-8 become lone surrogates."""
+    return io.TextIOWrapper(_stream(source), "utf-8-sig", "surrogateescape", newline="")
+
+
+def _csv(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
+    header = _csv_schema(source).names
+    fields = pa.schema([(name, pa.string()) for name in names if name in header])
+    if not header:
+        return
+    position = 0
+    try:
+        with pa_csv.open_csv(
+            _stream(source),
+            read_options=pa_csv.ReadOptions(block_size=CSV_BLOCK),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=_delimiter(source), newlines_in_values=True
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                check_utf8=False, include_columns=fields.names, column_types=fields
+            ),
+        ) as batches:
+            for batch in batches:
+                yield Rows(source, position, batch.num_rows, batch)
+                position += batch.num_rows
+    except DAMAGE:
+        # pyarrow stops at a malformed row; Python's reader, which is slower, goes on.
+        lines = islice(_csv_lines(source), position, None)
+        yield from _rows(source, position, lines, fields)
+
+
+def _csv_lines(source: Source) -> Iterator[dict[str, str] | None]:
+    """Rows by column name, None for malformed ones; bytes that are not UTF-8 as surrogates.
+
+    What follows a row that cannot be told from the next is one malformed row.
+    """
+    with _decoded(source) as lines:
+        reader = csv.reader(lines, delimiter=_delimiter(source))
+        header = next(filter(None, reader), [])
+        while True:
+            try:
+                values = next(reader)
+            except StopIteration:
+                return
+            except (csv.Error, *DAMAGE):
+                # Nothing can follow a cut stream. After a field that is too long the next line
+                # may be inside quotes: to go on would take text for records.
+                yield None
+                return
+            if values:
+                whole = len(values) == len(header)
+                yield dict(zip(header, values, strict=True)) if whole else None
+
+
+def _jsonl_schema(source: Source) -> pa.Schema:
+    """Types of a JSONL file's columns, from its first lines; anything mixed is a string."""
+    samples: dict[str, list[Any]] = {}
+    for block in _blocks(source):
+        for line in block[:SAMPLE_LINES]:
+            try:
+                row = json.loads(line)
+            except _SALVAGE:
+                continue
+            if isinstance(row, dict):
+                for name, value in row.items():
+                    samples.setdefault(name, []).append(_value(value))
+        if samples:
+            break
+    return pa.schema([(name, _type(values)) for name, values in samples.items()])
+
+
+def _type(values: list[Any]) -> pa.DataType:
+    try:
+        kind = pa.array(values).type
+    except _SALVAGE:
+        return pa.string()
+    return pa.string() if pa.types.is_null(kind) else kind
+
+
+def _jsonl(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
+    types = _jsonl_schema(source)
+    fields = pa.schema([types.field(name) for name in names if name in types.names])
+    position = 0
+    try:
+        for lines in _blocks(source):
+            if position + len(lines) <= skip:
+                yield Rows(source, position, len(lines), None)
+            else:
+                yield from _json_lines(source, position, lines, fields)
+            position += len(lines)
+    except DAMAGE:  # the compressed stream is cut
+        yield Rows(source, position, 1, None, Status.unreadable)
+
+
+def _blocks(source: Source) -> Iterator[list[bytes]]:
+    """Yield the lines of a file that are not blank, about a block at a time."""
+    with _stream(source) as stream:
+        rest = b""
+        start = True
+        while block := stream.read(JSONL_BLOCK):
+            if start:
+                block, start = block.removeprefix(b"\xef\xbb\xbf"), False
+            head, newline, tail = block.rpartition(b"\n")
+            if not newline:
+                rest += tail
+                continue
+            lines = (rest + head).split(b"\n")
+            rest = tail
+            yield [line for line in lines if line.strip()]
+        if rest.strip():
+            yield [rest]
+
+
+def _json_lines(
+    source: Source, first: int, lines: list[bytes], fields: pa.Schema
+) -> Iterator[Rows]:
+    data = b"\n".join(lines)
+    try:
+        table = pa_json.read_json(
+            pa.BufferReader(data),
+            read_options=pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            parse_options=pa_json.ParseOptions(
+                explicit_schema=fields, unexpected_field_behavior="ignore"
+            ),
+        )
+    except DAMAGE:
+        table = None
+    if table is not None and table.num_rows == len(lines):
+        for batch in table.to_batches():
+            yield Rows(source, first, batch.num_rows, batch)
+            first += batch.num_rows
+        return
+    yield from _rows(source, first, (_json_row(line, fields) for line in lines), fields)
+
+
+def _json_row(line: bytes, fields: pa.Schema) -> dict[str, Any] | None:
+    """Read one line of a block that pyarrow refused, or None if it cannot be read."""
+    try:
+        row = json.loads(line.decode("utf-8", "surrogateescape"))
+    except _SALVAGE:
+        return None
+    if not isinstance(row, dict):
+        return None
+    return {name: _value(row.get(name)) for name in fields.names}
+
+
+def _rows(
+    source: Source, first: int, items: Iterable[dict[str, Any] | None], fields: pa.Schema
+) -> Iterator[Rows]:
+    """Turn rows of Python objects, a block at a time, into runs."""
+    items = iter(items)
+    while block := list(islice(items, SALVAGE_ROWS)):
+        for lost, group in groupby(block, lambda item: item is None):
+            values = [item or {} for item in group]
+            if lost:
+                yield Rows(source, first, len(values), None, Status.unreadable)
+            else:
+                yield from _built(source, first, values, fields)
+            first += len(values)
+
+
+def _built(source: Source, first: int, values: list[Any], fields: pa.Schema) -> Iterator[Rows]:
+    """Build a batch; where that fails build halves, down to the single rows that do not fit.
+
+    A row that fits with its numbers taken as text comes out so.
+    """
+    status = Status.unreadable
+    try:
+        batch = _batch(values, fields)
+    except UnicodeError:  # a lone surrogate in a conversation
+        status = Status.not_utf8
+    except _SALVAGE:
+        pass
+    else:
+        yield Rows(source, first, len(values), batch)
+        return
+    loose = pa.schema([f if pa.types.is_nested(f.type) else (f.name, pa.string()) for f in fields])
+    if len(values) > 1:
+        half = len(values) // 2
+        yield from _built(source, first, values[:half], fields)
+        yield from _built(source, first + half, values[half:], fields)
+    elif loose != fields or any(isinstance(v, int | float) for v in values[0].values()):
+        texts = {k: str(v) if isinstance(v, int | float) else v for k, v in values[0].items()}
+        yield from _built(source, first, [texts], loose)
+    else:
+        yield Rows(source, first, 1, None, status)
+
+
+def _batch(values: list[dict[str, Any]], fields: pa.Schema) -> pa.RecordBatch:
+    """Build a batch whose strings need not be UTF-8; raises for values of other types."""
+    rows = [
+        {
+            name: value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+            for name, value in row.items()
+        }
+        for row in values
+    ]
+    text = [pa.types.is_string(field.type) for field in fields]
+    raw = pa.schema(
+        [(f.name, pa.binary() if t else f.type) for f, t in zip(fields, text, strict=True)]
+    )
+    columns = [
+        column.cast(pa.string(), safe=False) if t else column  # not safe: not checked
+        for column, t in zip(
+            pa.RecordBatch.from_pylist(rows, schema=raw).columns, text, strict=True
+        )
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=fields)
+
+
+def _value(value: Any) -> Any:
+    """Reduce a conversation to its text fields, with content parts joined; else unchanged."""
+    if not (isinstance(value, list) and any(isinstance(item, dict) for item in value)):
+        return value
+    return [
+        {name: _joined(field) for name, field in item.items() if isinstance(field, str | list)}
+        if isinstance(item, dict)
+        else None
+        for item in value
+    ]
+
+
+def _joined(content: str | list[Any]) -> str | None:
+    if isinstance(content, str):
+        return content
+    parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+    texts = [part for part in parts if isinstance(part, str)]
+    return "\n".join(texts) if texts else None

@@ -1,0 +1,1 @@
+"""Numba kernels over byte and offset buffers, and the tables they read. Nothing else."""

@@ -1,0 +1,441 @@
+"""Links and personal data with checks, in the original bytes (ASCII, but for dashes and spaces).
+
+==============  ==============================================================================
+links           see ``text.link_end``; nothing inside a link is anything else
+emails          local part, @, dotted host that ends in two or more letters
+cards           13 to 19 digits, first 2 to 6 (the issuers' range of ISO/IEC 7812), at once or in
+                groups of which the first has four, Luhn check
+ips             four numbers of 0 to 255 with dots between
+national_ids    US SSN: 3-2-4, area not 000, 666 or 9xx, no part all zeros (SSA, 20 CFR 422.103);
+                UK National Insurance number: prefixes as in HMRC's manual NIM39110, suffix A to D
+ibans           length of the country (SWIFT IBAN registry) and ISO 7064 mod 97
+phones          9 to 15 digits in groups: after + or 00; after a bracketed area code; North
+                American 3-3-4 (area 2xx to 9xx); Indian 5-5; or after a trunk 0
+==============  ==============================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numba import njit, types
+
+from edgemod.kernels.text import (
+    DATA,
+    OFFSETS,
+    Bytes,
+    Floats,
+    Ints,
+    among,
+    is_alnum,
+    is_digit,
+    is_letter,
+    link_end,
+)
+
+COLUMNS: Final = ("links", "emails", "cards", "ips", "national_ids", "phones", "ibans")
+"""What ``contacts`` counts, in order; ``link_share`` comes after."""
+
+_NONE: Final = -1
+_LINK, _EMAIL, _CARD, _IP, _NATIONAL, _PHONE, _IBAN = range(7)
+_GROUPS: Final = 8
+_DIGITS: Final = 19
+
+_IBAN_LENGTHS: Final = {
+    15: "NO",
+    16: "BE",
+    18: "DK FI FO GL NL SD",
+    19: "MK SI",
+    20: "AT BA EE KZ LT LU MN XK",
+    21: "CH HR LI LV",
+    22: "BG BH CR DE GB GE IE ME RS VA",
+    23: "AE GI IL IQ OM SO TL",
+    24: "AD CZ ES MD PK RO SA SE SK TN VG",
+    25: "LY PT ST",
+    26: "IS TR",
+    27: "BI DJ FR GR IT MC MR SM",
+    28: "AL AZ BY CY DO GT HU LB NI PL SV",
+    29: "BR EG PS QA UA",
+    30: "JO KW MU",
+    31: "MT SC",
+    32: "LC",
+    33: "RU",
+}
+_LENGTHS: Final = np.zeros(26 * 26, np.int64)
+for _length, _countries in _IBAN_LENGTHS.items():
+    for _country in _countries.split():
+        _LENGTHS[(ord(_country[0]) - 65) * 26 + ord(_country[1]) - 65] = _length
+
+
+@njit(cache=True, nogil=True)
+def _separator(data: Bytes, i: int, end: int) -> tuple[int, int]:
+    """Kind and bytes of what stands between two groups of digits at ``i``; (0, 0) if nothing.
+
+    One space or dash of any width, dot or slash, with a closing bracket before it or an opening
+    one after it. The kind is the ASCII byte; a closing bracket's where there is one.
+    """
+    j = i
+    kind = 0
+    if j < end and data[j] == 41:
+        kind = 41
+        j += 1
+    mark = 0
+    if j < end and among(data[j], b" -./"):
+        mark = np.int64(data[j])
+        j += 1
+    elif j + 1 < end and data[j] == 0xC2 and data[j + 1] == 0xA0:
+        mark = 32
+        j += 2
+    elif j + 2 < end and data[j] == 0xE2 and data[j + 1] == 0x80 and 0x90 <= data[j + 2] <= 0x95:
+        mark = 45
+        j += 3
+    if kind == 0:
+        kind = mark
+    if j < end and data[j] == 40:
+        kind = 40 if kind == 0 else kind
+        j += 1
+    return (kind, j - i) if j < end and is_digit(data[j]) else (0, 0)
+
+
+@njit(cache=True, nogil=True)
+def _read(data: Bytes, i: int, end: int, digits: Ints, groups: Ints) -> int:
+    """Read up to 8 groups of at most 19 digits in all from ``i``; how many groups.
+
+    ``groups`` (8, 3): digits so far, the separator before, the offset after.
+    """
+    total = count = 0
+    separator = 0
+    while count < _GROUPS:
+        while i < end and is_digit(data[i]) and total < _DIGITS:
+            digits[total] = np.int64(data[i]) - 48
+            total += 1
+            i += 1
+        if i < end and is_digit(data[i]):
+            return count  # the group goes on: leave it out
+        groups[count, 0] = total
+        groups[count, 1] = separator
+        groups[count, 2] = i
+        count += 1
+        separator, size = _separator(data, i, end)
+        if size == 0:
+            break
+        i += size
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _width(groups: Ints, k: int) -> int:
+    """Digits in group ``k``."""
+    return groups[k, 0] - (groups[k - 1, 0] if k else 0)
+
+
+@njit(cache=True, nogil=True)
+def _luhn(digits: Ints, total: int) -> bool:
+    """ISO/IEC 7812-1 annex B: double every second digit from the right, the sum ends in 0."""
+    check = 0
+    for k in range(total):
+        digit = digits[total - 1 - k]
+        if k % 2:
+            digit = digit * 2 - 9 if digit > 4 else digit * 2
+        check += digit
+    return check % 10 == 0
+
+
+@njit(cache=True, nogil=True)
+def _card(digits: Ints, groups: Ints, count: int) -> int:
+    """The number of groups that make a card number, the most that do, or 0."""
+    if digits[0] < 2 or digits[0] > 6 or (count > 1 and _width(groups, 0) < 4):
+        return 0
+    best = 0
+    for k in range(count):
+        if k and (groups[k, 1] != groups[1, 1] or not among(groups[1, 1], b" -")):
+            break
+        if k and _width(groups, 0) != 4:
+            break
+        if groups[k, 0] >= 13 and _luhn(digits, groups[k, 0]):
+            best = k + 1
+    return best
+
+
+@njit(cache=True, nogil=True)
+def _ip(digits: Ints, groups: Ints, count: int) -> bool:
+    """Whether the first four groups are an IPv4 address, and no fifth follows with a dot."""
+    if count < 4 or (count > 4 and groups[4, 1] == 46):
+        return False
+    low = 0
+    for k in range(4):
+        high = groups[k, 0]
+        if high - low > 3 or (k and groups[k, 1] != 46):
+            return False
+        value = 0
+        for d in range(low, high):
+            value = value * 10 + digits[d]
+        if value > 255:
+            return False
+        low = high
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _ssn(digits: Ints, groups: Ints, count: int) -> bool:
+    """Whether the groups are 3-2-4 digits of a US social security number, and no more follow."""
+    if count < 3 or groups[0, 0] != 3 or groups[1, 0] != 5 or groups[2, 0] != 9:
+        return False
+    kind = groups[1, 1]
+    if not among(kind, b" -") or groups[2, 1] != kind or (count > 3 and groups[3, 1] == kind):
+        return False
+    area = digits[0] * 100 + digits[1] * 10 + digits[2]
+    group = digits[3] + digits[4]
+    serial = digits[5] + digits[6] + digits[7] + digits[8]
+    return area not in (0, 666) and area < 900 and group > 0 and serial > 0
+
+
+@njit(cache=True, nogil=True)
+def _upto(groups: Ints, count: int, least: int, most: int) -> int:
+    """The most groups with ``least`` to ``most`` digits in all, or 0."""
+    best = 0
+    for k in range(count):
+        if least <= groups[k, 0] <= most:
+            best = k + 1
+    return best
+
+
+@njit(cache=True, nogil=True)
+def _north_american(digits: Ints, groups: Ints, count: int) -> int:
+    """Groups of a 3-3-4 number (a leading 1 apart) whose area begins with 2 to 9; or 0."""
+    lead = 1 if digits[0] == 1 else 0
+    for k in range(count):
+        if groups[k, 0] == 10 + lead:
+            widths = k == 0
+            if k - lead == 1 or (k == 1 and lead == 0):
+                widths = groups[k - 1, 0] - lead in (3, 6)
+            if k - lead == 2:
+                widths = groups[k - 2, 0] - lead == 3 and groups[k - 1, 0] - lead == 6
+            return k + 1 if widths and digits[lead] > 1 else 0
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def _trunk(digits: Ints, groups: Ints, count: int) -> int:
+    """Groups of a national number that begins with a single 0, 9 to 11 digits; or 0."""
+    if digits[0] != 0 or digits[1] == 0:
+        return 0
+    pairs = True
+    for k in range(count):
+        width = _width(groups, k)
+        pairs = pairs and width == 2
+        if width < 2 or (not pairs and _width(groups, 0) < 3):
+            return 0
+        if pairs and k == 4:
+            return 5
+        last = k + 1 == count or groups[k + 1, 0] > 11 or _width(groups, k + 1) < 2
+        if last and not pairs and groups[k, 0] >= 9 + (k == 0) and groups[k, 0] <= 11:
+            return k + 1
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def _phone(lead: int, digits: Ints, groups: Ints, count: int) -> int:
+    """Groups of a telephone number after the byte ``lead``, or 0."""
+    if lead == 43:
+        return _upto(groups, count, 9, 15)
+    if digits[0] == 0 and digits[1] == 0 and digits[2] != 0:
+        return _upto(groups, count, 11, 15)
+    if lead == 40 and count > 1 and 2 <= groups[0, 0] <= 5 and groups[1, 1] == 41:
+        return _upto(groups, count, 9, 12)
+    if count > 1 and groups[0, 0] == 5 and groups[1, 0] == 10 and digits[0] >= 6:
+        return 2
+    if digits[0] == 0:
+        return _trunk(digits, groups, count)
+    return _north_american(digits, groups, count)
+
+
+@njit(cache=True, nogil=True)
+def _number(
+    data: Bytes, start: int, i: int, end: int, digits: Ints, groups: Ints
+) -> tuple[int, int, int]:
+    """What the number at ``i`` is: kind, start and end; (_NONE, i, end of the first group)."""
+    stop = i
+    while stop < end and is_digit(data[stop]):
+        stop += 1
+    digits[:3] = 0
+    count = _read(data, i, end, digits, groups)
+    lead = np.int64(data[i - 1]) if i > start else np.int64(32)
+    if count == 0 or groups[count - 1, 0] < 4 or among(lead, b"$#=_/"):
+        return _NONE, i, stop
+    if lead != 46 and _ip(digits, groups, count):
+        return _IP, i, groups[3, 2]
+    if _ssn(digits, groups, count):
+        return _NATIONAL, i, groups[2, 2]
+    used, kind = _card(digits, groups, count), _CARD
+    if used == 0:
+        used, kind = _phone(lead, digits, groups, count), _PHONE
+    if used == 0:
+        return _NONE, i, stop
+    after = groups[used - 1, 2]
+    if after < end and is_letter(data[after]):
+        return _NONE, i, stop
+    low = i - 1 if kind == _PHONE and (lead == 43 or lead == 40) else i
+    return kind, low, after
+
+
+@njit(cache=True, nogil=True)
+def _iban(data: Bytes, i: int, end: int, lengths: Ints, digits: Ints) -> int:
+    """End of the IBAN at ``i``, or ``i``. Groups may have one space between."""
+    length = lengths[(np.int64(data[i] | 32) - 97) * 26 + np.int64(data[i + 1] | 32) - 97]
+    j = i
+    for k in range(length):
+        if j < end and data[j] == 32 and k > 3:
+            j += 1
+        if j >= end or not is_alnum(data[j]):
+            return i
+        byte = np.int64(data[j])
+        digits[k] = byte - 48 if is_digit(byte) else (byte | 32) - 87
+        j += 1
+    if length == 0 or digits[2] > 9 or digits[3] > 9 or (j < end and is_alnum(data[j])):
+        return i
+    rest = 0
+    for k in range(length):
+        value = digits[(k + 4) % length]
+        rest = (rest * (100 if value > 9 else 10) + value) % 97
+    return j if rest == 1 else i
+
+
+@njit(cache=True, nogil=True)
+def _insurance(data: Bytes, i: int, end: int) -> int:
+    """End of the UK National Insurance number at ``i``, or ``i``. Pairs may be spaced."""
+    one, two = np.int64(data[i]), np.int64(data[i + 1])
+    if among(one, b"DFIQUV") or among(two, b"DFIOQUV") or one > 90 or two > 90:
+        return i
+    pair = one << 8 | two
+    for bad in (0x4247, 0x4742, 0x4B4E, 0x4E4B, 0x4E54, 0x544E, 0x5A5A):  # BG GB KN NK NT TN ZZ
+        if pair == bad:
+            return i
+    j = i + 2
+    for k in range(6):
+        if k % 2 == 0 and j < end and data[j] == 32:
+            j += 1
+        if j >= end or not is_digit(data[j]):
+            return i
+        j += 1
+    if j < end and data[j] == 32:
+        j += 1
+    if j >= end or not 65 <= data[j] <= 68 or (j + 1 < end and is_alnum(data[j + 1])):
+        return i
+    return j + 1
+
+
+@njit(cache=True, nogil=True)
+def _lettered(
+    data: Bytes, floor: int, i: int, end: int, lengths: Ints, digits: Ints
+) -> tuple[int, int, int]:
+    """The IBAN or National Insurance number whose first digit is at ``i``, if it is of one."""
+    low = i - 2
+    if low - 1 >= floor and data[i - 1] == 32:
+        low -= 1
+    if low < floor or not is_letter(data[low]) or not is_letter(data[low + 1]):
+        return _NONE, i, i
+    if low > floor and is_alnum(data[low - 1]):
+        return _NONE, i, i
+    stop = _iban(data, low, end, lengths, digits) if low == i - 2 else low
+    if stop > low:
+        return _IBAN, low, stop
+    stop = _insurance(data, low, end)
+    return (_NATIONAL, low, stop) if stop > low else (_NONE, i, i)
+
+
+@njit(cache=True, nogil=True)
+def _email(data: Bytes, floor: int, at: int, end: int) -> tuple[int, int]:
+    """Start and end of the e-mail address around the @ at ``at``; equal if there is none."""
+    low = at
+    while low > floor and (is_alnum(data[low - 1]) or among(data[low - 1], b"._%+-")):
+        low -= 1
+    while low < at and not is_alnum(data[low]):
+        low += 1
+    high = at + 1
+    dot = at
+    while high < end and (is_alnum(data[high]) or among(data[high], b".-")):
+        high += 1
+    while high > at + 1 and not is_alnum(data[high - 1]):
+        high -= 1
+    tail = high
+    while tail > at + 1 and is_letter(data[tail - 1]):
+        tail -= 1
+    dot = tail - 1
+    good = low < at and high - tail >= 2 and dot > at + 1 and data[dot] == 46
+    return (low, high) if good and is_alnum(data[at + 1]) else (at, at)
+
+
+@njit(cache=True, nogil=True)
+def _next(
+    data: Bytes, start: int, floor: int, end: int, lengths: Ints, digits: Ints, groups: Ints
+) -> tuple[int, int, int]:
+    """The first item of ``data[floor:end]``: kind, start and end; (_NONE, end, end) if none."""
+    i = floor
+    while i < end:
+        byte = data[i]
+        if is_digit(byte):
+            kind, low, high = _lettered(data, floor, i, end, lengths, digits)
+            if kind == _NONE and not (i > start and is_letter(data[i - 1])):
+                kind, low, high = _number(data, start, i, end, digits, groups)
+            if kind != _NONE:
+                return kind, low, high
+            i += 1
+            while i < end and is_digit(data[i]):
+                i += 1
+            continue
+        if byte == 64:
+            low, high = _email(data, floor, i, end)
+            if high > low:
+                return _EMAIL, low, high
+        elif byte | 32 in (102, 104, 119):
+            high = link_end(data, start, i, end)
+            if high > i:
+                return _LINK, i, high
+        i += 1
+    return _NONE, end, end
+
+
+@njit(types.void(DATA, OFFSETS, OFFSETS, types.float32[:, ::1]), cache=True, nogil=True)
+def _contacts(data: Bytes, offsets: Ints, lengths: Ints, out: Floats) -> None:
+    digits = np.zeros(64, np.int64)
+    groups = np.zeros((_GROUPS, 3), np.int64)
+    for row in range(len(offsets) - 1):
+        start, end = offsets[row], offsets[row + 1]
+        i = start
+        linked = 0
+        while i < end:
+            kind, low, i = _next(data, start, i, end, lengths, digits, groups)
+            if kind != _NONE:
+                out[row, kind] += 1
+            if kind == _LINK:
+                linked += i - low
+        out[row, 7] = linked / np.float32(max(end - start, 1))
+
+
+@njit(types.int64(DATA, OFFSETS, types.int64[:, ::1]), cache=True, nogil=True)
+def _find(data: Bytes, lengths: Ints, out: Ints) -> int:
+    digits = np.zeros(64, np.int64)
+    groups = np.zeros((_GROUPS, 3), np.int64)
+    i = count = 0
+    while i < len(data):
+        kind, low, i = _next(data, 0, i, len(data), lengths, digits, groups)
+        if kind != _NONE:
+            out[count, 0], out[count, 1], out[count, 2] = kind, low, i
+            count += 1
+    return count
+
+
+def contacts(data: Bytes, offsets: Ints) -> Floats:
+    """Count links and personal data: float32 (n, len(COLUMNS) + 1), the last ``link_share``."""
+    out = np.zeros((len(offsets) - 1, len(COLUMNS) + 1), np.float32)
+    _contacts(data, offsets, _LENGTHS, out)
+    return out
+
+
+def find_contacts(data: Bytes) -> list[tuple[str, int, int]]:
+    """The links and personal data of one text in order: column name, byte offsets."""
+    out = np.empty((len(data) // 2 + 1, 3), np.int64)
+    count = _find(data, _LENGTHS, out)
+    return [(COLUMNS[kind], low, high) for kind, low, high in out[:count].tolist()]

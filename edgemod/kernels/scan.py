@@ -1,0 +1,223 @@
+"""Counts and shares that need nothing but one pass over the characters of the original text."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numba import njit, types
+
+from edgemod.kernels.tables import (
+    CLASS_SHIFT,
+    DROP,
+    ENTRIES,
+    IS_DIGIT,
+    IS_EMOJI,
+    IS_INVISIBLE,
+    IS_LATIN,
+    IS_LETTER,
+    IS_LOWER,
+    IS_MARK,
+    IS_PUNCTUATION,
+    IS_UPPER,
+    PAGES,
+    SPACE,
+)
+from edgemod.kernels.text import (
+    DATA,
+    OFFSETS,
+    PAGE_TABLE,
+    Bytes,
+    Floats,
+    Ints,
+    decode,
+    is_alnum,
+    lookup,
+    starts,
+)
+
+COLUMNS: Final = (
+    *("bytes", "chars", "words", "upper", "digits", "punctuation", "non_ascii", "latin"),
+    *("letters", "emoji", "entropy", "longest_run", "exclamations", "questions", "hashtags"),
+    *("quoted", "invisible", "combining"),
+)
+"""What ``scan`` measures, in order."""
+
+_JOINER: Final = 0x200D
+_COUNTS: Final = 1 << 12
+_STEPS: Final = np.diff(np.arange(_COUNTS + 1) * np.log2(np.maximum(np.arange(_COUNTS + 1), 1)))
+"""(c + 1) log2(c + 1) - c log2(c), what one more occurrence adds to the entropy's sum."""
+
+
+@njit(cache=True, nogil=True)
+def _is_quote(code: int) -> bool:
+    """A double quotation mark of any shape."""
+    return code == 34 or 0x201C <= code <= 0x201F or code == 0xAB or code == 0xBB
+
+
+@njit(cache=True, nogil=True)
+def _entropy(data: Bytes, start: int, end: int, seen: Ints, steps: Floats) -> float:
+    """Shannon entropy of the bytes, in bits: log2(n) - sum(c log2(c)) / n."""
+    if start == end:
+        return 0.0
+    seen[:] = 0
+    total = 0.0
+    for i in range(start, end):
+        count = seen[data[i]]
+        seen[data[i]] = count + 1
+        if count < len(steps):
+            total += steps[count]
+        else:
+            total += (count + 1) * np.log2(count + 1) - count * np.log2(count)
+    size = np.float64(end - start)
+    return max(0.0, np.log2(size) - total / size)
+
+
+@njit(cache=True, nogil=True)
+def _one(data: Bytes, start: int, end: int, pages: Bytes, entries: Ints, row: Floats) -> None:
+    chars = words = upper = lower = digits = punctuation = ascii_chars = latin = letters = 0
+    emoji = longest = exclamations = questions = hashtags = quoted = invisible = combining = 0
+    in_word = half_flag = opened = tag = False
+    line = 0  # 0: nothing but white space so far, 1: an ordinary line, 2: a quoted one
+    pending = 0  # characters since the quotation mark that is still open
+    previous, run = -1, 0
+    before = np.int64(0)  # the entry of the previous character
+    i = start
+    while i < end:
+        code, size = decode(data, i, end)
+        entry = lookup(code, pages, entries)
+        kind = entry >> CLASS_SHIFT & 7
+        chars += 1
+        ascii_chars += code < 128
+        letters += entry & IS_LETTER != 0
+        latin += entry & IS_LATIN != 0
+        upper += entry & IS_UPPER != 0
+        lower += entry & IS_LOWER != 0
+        digits += entry & IS_DIGIT != 0
+        punctuation += entry & IS_PUNCTUATION != 0
+        combining += entry & IS_MARK != 0
+        exclamations += code == 33
+        questions += code == 63
+        if entry & (IS_LETTER | IS_DIGIT):
+            words += not in_word
+            in_word = True
+            hashtags += tag and entry & IS_LETTER != 0
+        elif kind != DROP:
+            in_word = False
+        tag = code == 35 and not (
+            before & (IS_LETTER | IS_DIGIT) or previous == 38 or previous == 47
+        )
+
+        run = run + 1 if code == previous else 1
+        longest = max(longest, run)
+
+        if code >= 0x200B:
+            part = previous == 0xFE0F or 0x1F3FB <= previous <= 0x1F3FF or before & IS_EMOJI
+            if entry & IS_INVISIBLE and not (code == _JOINER and part):
+                invisible += 1
+            if entry & IS_EMOJI and previous != _JOINER and not half_flag:
+                emoji += 1
+            half_flag = 0x1F1E6 <= code <= 0x1F1FF and not half_flag
+        else:
+            invisible += entry & IS_INVISIBLE != 0
+            half_flag = False
+
+        if code == 10 or code == 13:
+            line, opened, pending = 0, False, 0
+        else:
+            if line == 0 and kind != SPACE:
+                line = 2 if code == 62 or starts(data, i, end, b"&gt;") else 1
+            if line == 2:
+                quoted += 1
+            elif _is_quote(code):
+                quoted += pending
+                pending = 0
+                opened = not opened
+            else:
+                pending += opened
+
+        previous, before = code, entry
+        i += size
+
+    size_of = np.float32(max(chars, 1))
+    row[0] = end - start
+    row[1] = chars
+    row[2] = words
+    row[3] = upper / np.float32(max(upper + lower, 1))
+    row[4] = digits / size_of
+    row[5] = punctuation / size_of
+    row[6] = (chars - ascii_chars) / size_of
+    row[7] = latin / np.float32(letters) if letters else np.float32(1)
+    row[8] = letters
+    row[9] = emoji
+    row[11] = longest
+    row[12] = exclamations
+    row[13] = questions
+    row[14] = hashtags
+    row[15] = quoted / size_of
+    row[16] = invisible
+    row[17] = combining
+
+
+@njit(
+    types.void(
+        *(DATA, OFFSETS, PAGE_TABLE, OFFSETS),
+        *(types.Array(types.float64, 1, "C", readonly=True), types.float32[:, ::1]),
+    ),
+    cache=True,
+    nogil=True,
+)
+def _scan(
+    data: Bytes, offsets: Ints, pages: Bytes, entries: Ints, steps: Floats, out: Floats
+) -> None:
+    seen = np.empty(256, np.int64)
+    for row in range(len(offsets) - 1):
+        start, end = offsets[row], offsets[row + 1]
+        _one(data, start, end, pages, entries, out[row])
+        out[row, 10] = _entropy(data, start, end, seen, steps)
+
+
+@njit(types.void(DATA, OFFSETS, types.float32[::1]), cache=True, nogil=True)
+def _repeats(data: Bytes, offsets: Ints, out: Floats) -> None:
+    longest = 1
+    for row in range(len(offsets) - 1):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    slots = 16
+    while slots < longest:  # words are at most half the bytes, so the table stays half empty
+        slots *= 2
+    keys = np.empty(slots, np.uint64)
+    owners = np.full(slots, -1, np.int64)  # the text that a slot's key belongs to
+
+    for row in range(len(offsets) - 1):
+        words = repeats = 0
+        i, end = offsets[row], offsets[row + 1]
+        while i < end:
+            key = np.uint64(0xCBF29CE484222325)  # FNV-1a, 64 bits
+            first = i
+            while i < end and (data[i] >= 128 or is_alnum(data[i])):
+                key = (key ^ np.uint64(data[i])) * np.uint64(0x100000001B3)
+                i += 1
+            if i > first:
+                words += 1
+                slot = np.int64((key ^ key >> np.uint64(32)) & np.uint64(slots - 1))
+                while owners[slot] == row and keys[slot] != key:
+                    slot = slot + 1 & slots - 1
+                repeats += owners[slot] == row
+                owners[slot] = row
+                keys[slot] = key
+            i += 1
+        out[row] = repeats / np.float32(max(words, 1))
+
+
+def scan(data: Bytes, offsets: Ints) -> Floats:
+    """Measure all texts: float32 (n, len(COLUMNS)), meanings in ``words.FEATURES``."""
+    out = np.empty((len(offsets) - 1, len(COLUMNS)), np.float32)
+    _scan(data, offsets, PAGES, ENTRIES, _STEPS, out)
+    return out
+
+
+def repeated_words(data: Bytes, offsets: Ints) -> Floats:
+    """The share of each text's words that it had before, float32 (n,), of normalised texts."""
+    out = np.empty(len(offsets) - 1, np.float32)
+    _repeats(data, offsets, out)
+    return out

@@ -1,0 +1,70 @@
+"""What a language model is to the rest of edgemod: texts in, scores out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from edgemod import store
+from edgemod.errors import ModelError
+
+if TYPE_CHECKING:
+    from edgemod.policy import Policy
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """What a model says about n texts."""
+
+    scores: NDArray[np.float32]
+    """(n, 10) uncalibrated log-odds, columns ``words.OUTPUTS``; NaN: failed or not measured."""
+    windows: NDArray[np.int32]
+    """(n,) windows each text was scored in; 0 where it has no tokens."""
+    tokens: NDArray[np.int64]
+    """(n,) tokens of each text, each counted once."""
+
+
+class Model(Protocol):
+    """A loaded language model. It belongs to one thread; ``close`` frees it."""
+
+    name: str
+    fingerprint: str
+    """SHA-256 (hex) of everything its scores depend on."""
+
+    @property
+    def kind(self) -> Literal["encoder", "guard"]:
+        """What it is: only a guard reads contexts."""
+        ...
+
+    def score(
+        self, texts: pa.LargeStringArray, contexts: pa.LargeStringArray | None
+    ) -> ModelScores:
+        """Score every text; a text that cannot be scored gives a row of NaN, never an error."""
+        ...
+
+    def close(self) -> None:
+        """Free the model. Calling it again does nothing."""
+        ...
+
+
+def open_model(name_or_path: str, *, policy: Policy, threads: int = 1) -> Model:
+    """Load a model by the name or the path under which it was recorded; "default" is shipped.
+
+    Raises ``ModelError`` where it is unknown, missing, changed, damaged or not for this policy.
+    """
+    entry = store.resolve(name_or_path)
+    store.check(entry)
+    # Each kind is imported only when it is asked for.
+    if entry.kind == "encoder":
+        from edgemod.encoder import Encoder
+
+        return Encoder.open(entry, threads=threads)
+    if entry.kind == "guard":
+        from edgemod.guard import Guard
+
+        return Guard.open(entry, policy=policy, threads=threads)
+    raise ModelError(f'"{entry.kind}" is not a kind of model', where=entry.name)

@@ -1,0 +1,102 @@
+"""Writing files that are either whole and on disk, or not there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from edgemod.errors import OutputError
+
+PARTIAL = ".partial"
+"""Suffix of a file that is still being written, or whose writer was killed."""
+
+ROW_GROUP_ROWS = 65_536
+
+
+def write_part(table: pa.Table, path: Path) -> None:
+    """Write a table as Parquet, as ``write_bytes`` does; equal tables give equal bytes.
+
+    How the table is cut into batches, and metadata of pandas, leave no trace. The encoded file is
+    held in memory: a part is one chunk. Raises OutputError.
+    """
+    metadata = {k: v for k, v in (table.schema.metadata or {}).items() if k != b"pandas"}
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.combine_chunks().replace_schema_metadata(metadata or None),
+        sink,
+        row_group_size=ROW_GROUP_ROWS,
+        version="2.6",
+        data_page_version="1.0",
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=True,
+        write_statistics=True,
+        write_page_checksum=True,
+        store_schema=True,
+    )
+    write_bytes(path, sink.getvalue())
+
+
+def write_bytes(path: Path, data: bytes | pa.Buffer) -> None:
+    """Replace or create a file as ``replacing`` does. Raises OutputError."""
+    with replacing(path) as partial, partial.open("wb") as stream:
+        stream.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the path of an empty file to write; on leaving, it takes the place of ``path``.
+
+    Atomic and durable: whoever opens ``path``, even after a power cut, finds the old content or
+    all of the new. Readable by its owner alone. On any error nothing is left behind; those of the
+    system become OutputError.
+    """
+    partial = None
+    try:
+        descriptor, partial = tempfile.mkstemp(PARTIAL, f".{path.name}.", path.parent)  # mode 0600
+        os.close(descriptor)
+        yield Path(partial)
+        _sync(Path(partial))
+        os.replace(partial, path)
+        partial = None
+        _sync(path.parent)  # a rename is on disk only once its folder is
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(path),
+            fix="check that the folder exists, that you may write to it and that it has space",
+        ) from error
+    finally:
+        if partial is not None:
+            with suppress(OSError):
+                os.unlink(partial)
+
+
+def clean_parts(folder: Path) -> int:
+    """Remove what killed writers left in a folder; return how many files. Raises OutputError."""
+    count = 0
+    try:
+        for file in folder.glob(f".*{PARTIAL}"):
+            file.unlink(missing_ok=True)
+            count += 1
+    except OSError as error:
+        raise OutputError(
+            f"an unfinished file cannot be removed: {error.strerror}",
+            where=str(folder),
+            fix="check that you may write to the folder",
+        ) from error
+    return count
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

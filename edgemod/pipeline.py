@@ -1,0 +1,516 @@
+"""``triage()``: a dump to decisions, review queue and report; the only owner of run state.
+
+The parent reads the input and hands chunks to worker processes; each worker writes the parts
+of its chunk, the decisions last and atomically. So a chunk is done exactly if its part exists,
+the result does not depend on the number of workers, and a run killed at any instant goes on
+where it was. ``run.json`` says what the run is; a folder holds one run.
+
+In OUT:
+
+    run.json                      the plan and its fingerprints: running, restarting or complete
+    decisions/part-000000.parquet one row a record, in input order
+    review/                       the queue, written when every chunk is done
+    report.json                   the numbers, written last
+    work/                         chunks' tallies and review rows, until the run is complete
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import edgemod
+from edgemod import records, review, worker
+from edgemod.crew import Crew, Setup
+from edgemod.errors import InputError, OutputError, RunError
+from edgemod.parts import clean_parts, write_bytes
+from edgemod.records import Columns, Source
+from edgemod.report import RunReport
+from edgemod.tally import Tally
+
+CHUNK_ROWS: Final = 4096
+MAX_CHUNK_ROWS: Final = 1 << 20
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A chunk is done: records so far (also in earlier sessions of the run) and in all."""
+
+    chunk: int
+    records: int
+    total: int | None
+    settled: int
+    review: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run will do, resolved; ``identity`` is what resuming must find unchanged."""
+
+    sources: tuple[Source, ...]
+    columns: Columns
+    out: Path
+    workers: int
+    total: int | None
+    identity: dict[str, Any]
+    note: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object for ``--dry-run``."""
+        return {
+            "inputs": [source.path for source in self.sources],
+            "records": self.total,
+            "out": str(self.out),
+            "workers": self.workers,
+            "notices": list(self.columns.notices),
+            "calibration_note": self.note,
+            **self.identity,
+        }
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``triage`` was asked; names and meanings as there."""
+
+    inputs: tuple[str, ...]
+    out: Path
+    policy: str | None
+    model: str | None
+    calibration: str | None
+    columns: dict[str, Any]
+    workers: int
+    chunk_rows: int
+    review_format: str
+    review_budget: int | None
+
+
+def triage(
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    text: str | Sequence[str] = (),
+    conversation: str | None = None,
+    id: str | None = None,
+    thread: str | None = None,
+    author: str | None = None,
+    time: str | None = None,
+    context: str | None = None,
+    policy: str | Path | None = None,
+    model: str | None = "default",
+    calibration: str | Path | None = None,
+    workers: int | None = None,
+    chunk_rows: int = CHUNK_ROWS,
+    review_format: str = "parquet",
+    review_budget: int | None = None,
+    restart: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+) -> RunReport:
+    """Triage dumps of records into ``out`` and return the report.
+
+    ``inputs``: files, folders or globs of Parquet, CSV or JSONL. ``text``: the text column, or
+    several to be joined by a line feed; ``conversation``: a list-of-messages column instead;
+    the other names are columns too, guessed where not given. ``policy``, ``calibration``:
+    files, None for those shipped; ``model``: a name or path known to ``edgemod model list``,
+    None for none. ``workers``: processes, None for one per usable core. ``chunk_rows``: records
+    a chunk, 1 to 1,048,576; duplicates are found within a chunk. ``review_budget``: the most
+    records to export for review. ``restart``: throw an earlier run in ``out`` away.
+
+    The same call continues an interrupted run. Raises InputError, PolicyError, ModelError,
+    CalibrationError, OutputError, and RunError where ``out`` holds another run or the plan
+    has changed since.
+    """
+    options = Options(
+        inputs=tuple(str(i) for i in ([inputs] if isinstance(inputs, str | Path) else inputs)),
+        out=Path(out),
+        policy=None if policy is None else str(policy),
+        model=model,
+        calibration=None if calibration is None else str(calibration),
+        columns={
+            "text": (text,) if isinstance(text, str) else tuple(text),
+            "conversation": conversation,
+            "id": id,
+            "thread": thread,
+            "author": author,
+            "time": time,
+            "context": context,
+        },
+        workers=usable_cores() if workers is None else workers,
+        chunk_rows=chunk_rows,
+        review_format=review_format,
+        review_budget=review_budget,
+    )
+    _check(options)
+    crew = _crew(options)
+    try:
+        plan = make_plan(options, crew)
+        if on_plan:
+            on_plan(plan)
+        return _run(plan, options, crew, restart, on_progress or (lambda _: None))
+    finally:
+        crew.stop()
+
+
+def plan(options: Options) -> Plan:
+    """The plan alone, for ``--dry-run``; raises what ``triage`` would before it starts."""
+    _check(options)
+    crew = _crew(options)
+    try:
+        return make_plan(options, crew)
+    finally:
+        crew.stop()
+
+
+def _check(options: Options) -> None:
+    """Raise InputError for an option out of its range."""
+    budget = options.review_budget
+    for wrong, what in (
+        (not options.inputs, "there is no input"),
+        (not 1 <= options.chunk_rows <= MAX_CHUNK_ROWS, f"chunk_rows is {options.chunk_rows}"),
+        (options.workers < 1, f"workers is {options.workers}"),
+        (budget is not None and budget < 0, f"review_budget is {budget}"),
+        (options.review_format not in review.FORMATS, f"no format {options.review_format!r}"),
+    ):
+        if wrong:
+            raise InputError(what, fix="See the documentation of edgemod.triage for the ranges.")
+
+
+def _crew(options: Options) -> Crew:
+    out = str(options.out.absolute())
+    return Crew(Setup(out, options.policy, options.model, options.calibration))
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_plan(options: Options, crew: Crew) -> Plan:
+    """Resolve inputs, columns and models; reads footers and hashes every input file."""
+    sources = tuple(records.discover(options.inputs))
+    columns = records.resolve_columns(sources, **options.columns)
+    fingerprints = crew.first().fingerprints
+    rows = [source.rows for source in sources]
+    named = {name: getattr(columns, name) for name in options.columns}
+    return Plan(
+        sources=sources,
+        columns=columns,
+        out=options.out,
+        workers=options.workers,
+        total=sum(r for r in rows if r is not None) if None not in rows else None,
+        identity={
+            "format": FORMAT,
+            "code": code_version(),
+            "input": records.fingerprint(sources),
+            "columns": {k: list(v) if isinstance(v, tuple) else v for k, v in named.items()},
+            **fingerprints,
+            "chunk_rows": options.chunk_rows,
+            "review_format": options.review_format,
+            "review_budget": options.review_budget,
+        },
+        note=crew.first().note,
+    )
+
+
+def code_version() -> str:
+    """The version and the first 12 hex digits of the SHA-256 of the package's source files."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return f"{edgemod.__version__}+{digest.hexdigest()[:12]}"
+
+
+# -- running ---------------------------------------------------------------------------------
+
+
+def _run(
+    plan: Plan, options: Options, crew: Crew, restart: bool, on_progress: Callable[[Progress], None]
+) -> RunReport:
+    out = options.out
+    with _locked(out):
+        finished = _open_run(out, plan, restart)
+        if finished is not None:
+            return finished
+        began = time.monotonic()
+        total, done = Tally(), {}
+        for index in sorted(_done(out)):
+            tally = _tally(out, index)
+            total.add(tally)
+            done[index] = tally.records
+        earlier = total.records
+        _triage_chunks(plan, options, crew, done, total, began, on_progress)
+        for source in plan.sources:
+            _check_unchanged(source)
+        queue = review.export(
+            sorted((out / "work").glob("review-*.parquet")),
+            out / "review",
+            format=options.review_format,
+            budget=options.review_budget,
+        )
+        report = RunReport.of(
+            tally=total,
+            session_records=total.records - earlier,
+            queue=queue,
+            identity=plan.identity,
+            note=plan.note,
+            workers=options.workers,
+            files=len(plan.sources),
+            wall_seconds=time.monotonic() - began,
+            resumed_chunks=len(done),
+            peak_bytes=crew.peak_bytes() + worker.peak_bytes(),
+        )
+        write_bytes(out / "report.json", _json(report.to_json()))
+        _write_state(out, plan, "complete", chunks=len(_done(out)))
+        _remove(out / "work")
+        return report
+
+
+def _triage_chunks(
+    plan: Plan,
+    options: Options,
+    crew: Crew,
+    done: dict[int, int],
+    total: Tally,
+    began: float,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Every chunk not in ``done`` (number: records) through the crew, added to ``total``."""
+    policy_limit = crew.first().max_text_bytes
+    start = next(i for i in range(len(done) + 1) if i not in done)
+    chunks = records.read_chunks(
+        plan.sources,
+        plan.columns,
+        chunk_rows=options.chunk_rows,
+        start=start,
+        start_row=sum(done[index] for index in range(start)),
+        max_text_bytes=policy_limit,
+    )
+    in_flight: dict[Future[Tally], int] = {}
+
+    def collect() -> None:
+        finished, _ = wait(in_flight, return_when=FIRST_COMPLETED)
+        for future in finished:
+            index = in_flight.pop(future)
+            total.add(future.result())
+            reviews = total.counts["verdict"]["review"]
+            on_progress(
+                Progress(
+                    index,
+                    total.records,
+                    plan.total,
+                    total.records - reviews,
+                    reviews,
+                    time.monotonic() - began,
+                )
+            )
+
+    with ThreadPoolExecutor(options.workers) as pool:
+        try:
+            for chunk in chunks:
+                if chunk.index not in done:
+                    in_flight[pool.submit(crew.triage, chunk)] = chunk.index
+                    while len(in_flight) > options.workers:
+                        collect()
+            while in_flight:
+                collect()
+        except BaseException:
+            crew.stop()  # so that the threads waiting for workers end
+            raise
+
+
+# -- the folder ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Make the folder, owner only, and hold it against a second run."""
+    try:
+        out.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise OutputError(
+            f"cannot be used as the output folder: {error.strerror}",
+            where=str(out),
+            fix="Name a folder that you may write to, with -o.",
+        ) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(
+                "another edgemod is writing to this folder",
+                where=str(out),
+                fix="Wait for it, or name another folder with -o.",
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _open_run(out: Path, plan: Plan, restart: bool) -> RunReport | None:
+    """Begin, continue, or find complete (then its report) the run in ``out``.
+
+    run.json comes first and says what follows, so that a kill between any two of these steps
+    leaves a folder that the same command understands.
+    """
+    clean_parts(out)
+    state = _read_state(out)
+    if state is None and any(out.iterdir()):
+        raise RunError(
+            "the folder is not empty and holds no edgemod run",
+            where=str(out),
+            fix="Name an empty or new folder with -o.",
+        )
+    if state is not None and restart:
+        _write_state(out, plan, "restarting")
+    elif state is not None:
+        _refuse_changes(out, state["plan"], plan.identity)
+        if state["status"] == "complete":
+            return _complete(out, state)
+    if restart or (state is not None and state["status"] == "restarting"):
+        _remove(out / "report.json", *(out / name for name in ("decisions", "review", "work")))
+    _write_state(out, plan, "running")
+    try:
+        for name in ("decisions", "work"):
+            (out / name).mkdir(exist_ok=True, mode=0o700)
+            clean_parts(out / name)
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written to: {error.strerror}",
+            where=str(out),
+            fix="Name a folder that you may write to, with -o.",
+        ) from error
+    return None
+
+
+def _complete(out: Path, state: dict[str, Any]) -> RunReport:
+    """The report of a complete run; raises RunError if something of it is gone."""
+    _remove(out / "work")
+    missing = set(range(state["chunks"])) - _done(out)
+    if missing:
+        raise RunError(
+            f"{worker.part_name(min(missing))} of the complete run is missing",
+            where=str(out / "decisions"),
+            fix="Put it back, or use --restart to begin anew.",
+        )
+    report = _read_json(out / "report.json", "--restart begins anew")
+    try:
+        return RunReport.from_json(report)
+    except TypeError as error:
+        raise _damaged(out / "report.json", "--restart begins anew") from error
+
+
+def _remove(*paths: Path) -> None:
+    """Remove files and folders, where they are. Raises OutputError."""
+    for path in paths:
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot be removed: {error.strerror}",
+                where=str(path),
+                fix="Make it writable for you, or name another folder with -o.",
+            ) from error
+
+
+def _read_json(path: Path, fix: str) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _damaged(path, fix) from error
+
+
+def _damaged(path: Path, fix: str) -> RunError:
+    return RunError("is missing or damaged", where=str(path), fix=f"Put it back; {fix}.")
+
+
+def _read_state(out: Path) -> dict[str, Any] | None:
+    path, fix = out / "run.json", "another folder with -o avoids it"
+    if not path.exists():
+        return None
+    state = _read_json(path, fix)
+    try:
+        whole = {"status", "plan", "chunks"} <= state.keys() and isinstance(state["plan"], dict)
+    except AttributeError:
+        whole = False
+    if not whole:
+        raise _damaged(path, fix)
+    return dict(state)
+
+
+def _refuse_changes(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = [
+        f"{name} ({_short(before.get(name))} -> {_short(now.get(name))})"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise RunError(
+            "holds a run that was started differently; changed: " + ", ".join(changed),
+            where=str(out),
+            fix="Give the same options to continue it, --restart to begin anew, or another -o.",
+        )
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text[:12] if len(text) == 64 else text
+
+
+def _write_state(out: Path, plan: Plan, status: str, chunks: int = 0) -> None:
+    document = {
+        "status": status,
+        "chunks": chunks,
+        "plan": plan.identity,
+        "inputs": [
+            {"path": s.path, "file": str(s.file), "bytes": s.size, "rows": s.rows}
+            for s in plan.sources
+        ],
+        "calibration_note": plan.note,
+    }
+    write_bytes(out / "run.json", _json(document))
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2) + "\n").encode()
+
+
+def _done(out: Path) -> set[int]:
+    """Numbers of the chunks that have their part; other files are nobody's business."""
+    names = (path.stem.removeprefix("part-") for path in out.glob("decisions/part-*.parquet"))
+    return {int(name) for name in names if name.isdecimal()}
+
+
+def _tally(out: Path, index: int) -> Tally:
+    path = out / "work" / f"tally-{index:06d}.json"
+    document = _read_json(path, "--restart begins anew")
+    try:
+        return Tally.from_json(document)
+    except (TypeError, KeyError) as error:
+        raise _damaged(path, "--restart begins anew") from error
+
+
+def _check_unchanged(source: Source) -> None:
+    size = source.file.stat().st_size if source.file.exists() else -1
+    if size != source.size:
+        raise RunError(
+            "the input changed while it was being read",
+            where=source.path,
+            fix="Run again with --restart on an input that stays as it is.",
+        )

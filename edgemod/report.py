@@ -1,0 +1,127 @@
+"""The numbers of a run: what came in, what was decided by what, at which cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgemod.review import ReviewSummary
+from edgemod.tally import Tally
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """``report.json`` as an object; every field says its unit.
+
+    ``verdicts``, ``categories``, ``stages``, ``reasons``, ``statuses``: records by word.
+    ``coverage``: share of records settled without a person (clear or flag), 0 to 1;
+    ``review_rate`` = 1 - coverage. ``duplicates``: records with the same text as an earlier one
+    of their chunk. ``repeated_ids``: records whose id occurred before in their chunk.
+    ``truncated``: texts cut before scoring, which edgemod never does; long ones are scored in
+    several windows (``windowed_texts``). ``failures``: records that could not be scored, by
+    status. ``seconds``: time in each stage of work, summed over workers and sessions; ``rates``:
+    texts, or tokens, a second of that time, so of one worker. ``tokens``: of the texts the
+    language model saw, each counted once though windows overlap. ``wall_seconds``: this session,
+    from the first chunk; ``records_per_second``: the records of this session over it.
+    ``peak_memory_bytes``: the greatest resident memory of the parent and each worker, added up;
+    pages they share are counted in each.
+    """
+
+    records: int
+    files: int
+    characters: int
+    verdicts: dict[str, int]
+    categories: dict[str, int]
+    stages: dict[str, int]
+    reasons: dict[str, int]
+    statuses: dict[str, int]
+    coverage: float
+    review_rate: float
+    duplicates: int
+    repeated_ids: int
+    truncated: int
+    windowed_texts: int
+    failures: dict[str, int]
+    review: dict[str, Any]
+    seconds: dict[str, float]
+    texts_seen: dict[str, int]
+    tokens: int
+    windows: int
+    rates: dict[str, float]
+    wall_seconds: float
+    records_per_second: float
+    workers: int
+    peak_memory_bytes: int
+    resumed_chunks: int
+    plan: dict[str, Any]
+    calibration_note: str
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        tally: Tally,
+        session_records: int,
+        queue: ReviewSummary,
+        identity: dict[str, Any],
+        note: str,
+        workers: int,
+        files: int,
+        wall_seconds: float,
+        resumed_chunks: int,
+        peak_bytes: int,
+    ) -> RunReport:
+        """The report of a finished run from the sum of its chunks' tallies."""
+        counts = {
+            name: dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
+            for name, counter in tally.counts.items()
+        }
+        reviewed = counts["verdict"].get("review", 0)
+        share = reviewed / tally.records if tally.records else 0.0
+        statuses = counts["status"]
+        rates = {
+            f"{stage}_texts": tally.seen[stage] / tally.seconds[stage]
+            for stage in tally.seen
+            if tally.seconds.get(stage)
+        }
+        if tally.seconds.get("model"):
+            rates["model_tokens"] = tally.tokens / tally.seconds["model"]
+        return cls(
+            records=tally.records,
+            files=files,
+            characters=tally.characters,
+            verdicts=counts["verdict"],
+            categories=counts["category"],
+            stages=counts["stage"],
+            reasons=counts["reason"],
+            statuses=statuses,
+            coverage=1.0 - share,
+            review_rate=share,
+            duplicates=tally.duplicates,
+            repeated_ids=tally.repeated_ids,
+            truncated=0,
+            windowed_texts=tally.windowed_texts,
+            failures={name: count for name, count in statuses.items() if name != "ok"},
+            review={**asdict(queue), "files": list(queue.files)},
+            seconds={name: round(value, 3) for name, value in tally.seconds.items()},
+            texts_seen=dict(tally.seen),
+            tokens=tally.tokens,
+            windows=tally.windows,
+            rates={name: round(value, 1) for name, value in rates.items()},
+            wall_seconds=round(wall_seconds, 3),
+            records_per_second=round(session_records / wall_seconds, 1) if wall_seconds else 0.0,
+            workers=workers,
+            peak_memory_bytes=peak_bytes,
+            resumed_chunks=resumed_chunks,
+            plan=identity,
+            calibration_note=note,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of ``report.json``; ``from_json`` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> RunReport:
+        """The report ``to_json`` wrote."""
+        return cls(**document)

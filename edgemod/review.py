@@ -1,0 +1,544 @@
+"""The review queue: rank the records with verdict review and export them for a person to read.
+
+``pending`` turns each chunk into rows that carry all a reviewer needs; the pipeline keeps them as
+parts. ``export`` ranks every part together and writes the queue. Only a key of each row is ever in
+memory (about 40 bytes: 5 million rows take 200 MB); the rows themselves pass through one spill
+file, cut into buckets of consecutive ranks that fit in memory one at a time::
+
+    parts --(keys)--> ranks, bucket edges
+    parts --(rows)--> runs, each sorted --> spill file, one batch per run and bucket
+    bucket by bucket: its batches, sorted --> review-00000.parquet ... or one csv, jsonl or json
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from edgemod.errors import InputError, OutputError, RunError
+from edgemod.policy import Policy
+from edgemod.records import Chunk
+from edgemod.words import ANY, CATEGORIES, OUTPUTS, Status, Verdict
+
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+FloatMatrix = npt.NDArray[np.float32]
+
+REVIEW: Final = pa.schema(
+    [
+        ("rank", pa.int64()),  # 1 is the first to read
+        ("priority", pa.float32()),
+        ("record_id", pa.string()),
+        ("source", pa.string()),
+        ("source_row", pa.int64()),
+        ("message", pa.int32()),  # the message that decided; null for one flat text
+        ("role", pa.string()),
+        ("text", pa.large_string()),
+        ("context", pa.large_string()),
+        ("thread_id", pa.string()),
+        ("author_id", pa.string()),
+        ("time", pa.string()),
+        ("category", pa.string()),  # the decision's, or else the leading one; null if not scored
+        ("severity", pa.int8()),  # 1 to 5
+        ("definition", pa.string()),
+        ("reason", pa.string()),
+        ("stage", pa.string()),
+        ("status", pa.string()),
+        *((f"p_{name}", pa.float32()) for name in OUTPUTS),
+    ]
+)
+"""Columns of the exported queue."""
+
+PENDING: Final = pa.schema([*list(REVIEW)[1:], ("size", pa.int64())])
+"""Columns of one part: the queue without its ranks, and the bytes of each row (estimated)."""
+
+BATCH_BYTES: int = 64 * 2**20
+"""Rows held in memory at once, in bytes; a few copies of it are the memory ``export`` takes."""
+
+ROW_BYTES: Final = 1024  # what a row takes beside its text and context, generously
+
+_KEYS: Final = pa.schema([PENDING.field(name) for name in ("priority", "size")])
+_NOTHING_TO_READ: Final = pa.array([Status.null_text.name, Status.empty_text.name])
+
+NO_CATEGORY: Final = "none"
+"""Stands in the summary for records that were not scored and so have no category."""
+
+# A spreadsheet takes a cell that begins with one of these for a formula. Source: OWASP, "CSV
+# Injection"; the wide forms because East Asian locales read them as the narrow ones.
+_FORMULA: Final = r"\A([=+\-@\t\r\n＝＋－＠])"
+# Control characters with no meaning in a cell; PostgreSQL, behind Label Studio, refuses NUL.
+_CONTROLS: Final = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+
+_PARTIAL: Final = ".partial"  # folder of an export that is not complete
+
+_LABELLING_CONFIG: Final = """\
+<View>
+  <Style>.htx-text { white-space: pre-wrap; }</Style>
+  <Header value="Context"/>
+  <Text name="context" value="$context" valueType="text"/>
+  <Header value="Text"/>
+  <Text name="text" value="$text" valueType="text"/>
+  <Header value="Does the text violate this policy?"/>
+  <Text name="definition" value="$definition" valueType="text"/>
+  <Choices name="verdict" toName="text" choice="single" showInline="true" required="true">
+    <Choice value="clear"/>
+    <Choice value="flag"/>
+  </Choices>
+  <Header value="Why it is here"/>
+  <Text name="reason" value="$reason" valueType="text"/>
+</View>
+"""
+
+
+@dataclass(frozen=True)
+class ReviewSummary:
+    """What was exported and what stayed behind, in records.
+
+    ``files`` are names inside the review folder. The counts by category hold the categories
+    that occur, in the order of ``words.CATEGORIES``, then ``NO_CATEGORY``.
+    """
+
+    total: int
+    exported: int
+    left_behind: int
+    exported_by_category: dict[str, int]
+    left_behind_by_category: dict[str, int]
+    files: tuple[str, ...]
+    lowest_priority: float | None  # of the exported; None if none were
+
+
+def pending(chunk: Chunk, decisions: pa.RecordBatch | pa.Table, policy: Policy) -> pa.Table:
+    """Return the rows of ``chunk`` that go to review, in input order, with schema ``PENDING``.
+
+    ``decisions`` is aligned with ``chunk.records``. A text that is null stays null. The priority
+    is a pure function of the row and the policy, 0 to 1::
+
+        severity / 5 * max(p, H2(p))     p: calibrated probability of the leading category
+                                         H2: binary entropy, bits (Shannon 1948)
+
+    so a record ranks high for being severe and either likely or uncertain. The leading category
+    is the decision's; where that is null, the one with the greatest severity * p. Where it has
+    no probability (a rule's category, say) p is that of "any", or else 0.5. A record without a
+    leading category was not scored: it takes half the severity of the policy's most severe
+    category, so such records neither drown the queue nor vanish in it. A null or empty text has
+    nothing to read and takes 0: the end of the queue.
+    """
+    chosen = np.flatnonzero(
+        pc.equal(_strings(decisions["verdict"]), Verdict.review.name).to_numpy(zero_copy_only=False)
+    )
+    decisions, records = decisions.take(chosen), chunk.records.take(chosen)
+    texts = chunk.texts.take(_text_rows(chunk.texts, chosen, decisions["message"]))
+    probabilities = np.column_stack([_floats(decisions[f"p_{name}"]) for name in OUTPUTS])
+    leading, priority = _priority(
+        _strings(decisions["category"]), _strings(decisions["status"]), probabilities, policy
+    )
+    category = pa.array(leading, mask=leading < 0)
+    columns = {
+        "priority": pa.array(priority),
+        "message": decisions["message"],
+        "category": pa.array([c.name for c in policy.categories]).take(category),
+        "severity": pa.array([c.severity for c in policy.categories]).take(category),
+        "definition": pa.array([c.definition for c in policy.categories]).take(category),
+        **{name: decisions[name] for name in ("reason", "stage", "status")},
+        **{name: _valid(records[name]) for name in ("record_id", "thread_id", "author_id", "time")},
+        **{name: _valid(texts[name]) for name in ("role", "text", "context")},
+        **{name: records[name] for name in ("source", "source_row")},
+    }
+    for name, column in zip(OUTPUTS, probabilities.T, strict=True):
+        columns[f"p_{name}"] = pa.array(column, mask=np.isnan(column))
+    lengths = [pc.fill_null(pc.binary_length(columns[name]), 0) for name in ("text", "context")]
+    columns["size"] = pc.add(pc.add(*lengths), ROW_BYTES)
+    return pa.table([_one(columns[field.name]).cast(field.type) for field in PENDING], PENDING)
+
+
+def export(
+    parts: Sequence[Path],
+    out: Path,
+    *,
+    format: str = "parquet",
+    budget: int | None = None,
+    rows_per_file: int = 50_000,
+) -> ReviewSummary:
+    """Rank the rows of all ``parts`` and write the first ``budget`` of them to the folder ``out``.
+
+    Highest priority first; equal priorities in input order, which is the order of ``parts`` and
+    of the rows in each. The same parts give the same bytes. Files take their names only when
+    they are complete; those of an earlier export are replaced, other files in ``out`` are left
+    alone. Files have mode 0600, the folder 0700.
+
+    ``parquet`` keeps every text as it is, in files of ``rows_per_file`` rows; ``jsonl`` too, in
+    ASCII with escapes. ``csv`` is RFC 4180 in UTF-8: a cell that a spreadsheet would run as a
+    formula gets a leading apostrophe. ``label-studio`` is one JSON array of tasks with a
+    labelling configuration beside it. In the last two, control characters become U+FFFD.
+
+    Raises InputError for an unknown format or a negative budget, OutputError if ``out`` cannot
+    be written, RunError if a part is missing or damaged.
+    """
+    if format not in _WRITERS:
+        raise InputError(
+            f"unknown review format {format!r}", fix=f"choose one of {', '.join(FORMATS)}"
+        )
+    if budget is not None and budget < 0:
+        raise InputError(f"review budget {budget} is negative", fix="give 0 or more")
+    try:
+        return _export(parts, out, format, budget, rows_per_file)
+    except OSError as error:
+        raise OutputError(
+            f"the review queue cannot be written: {error.strerror or type(error).__name__}",
+            where=str(out),
+            fix="free space or choose another folder, then run the same command again",
+        ) from error
+
+
+def _export(
+    parts: Sequence[Path], out: Path, format: str, budget: int | None, rows_per_file: int
+) -> ReviewSummary:
+    keys = [_KEYS.empty_table(), *(_read(part, _KEYS.names) for part in parts)]
+    priority, size = (_one(column).to_numpy() for column in pa.concat_tables(keys).columns)
+    total = len(priority)
+    exported = total if budget is None else min(budget, total)
+    order = np.argsort(-priority, kind="stable")
+    rank = np.empty(total, np.int64)
+    rank[order] = np.arange(total)
+    edges = _bucket_edges(size[order[:exported]], rows_per_file)
+    lowest = float(priority[order[exported - 1]]) if exported else None
+    del keys, priority, size, order
+
+    counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+    with _workshop(out) as partial:
+        spill = partial / "spill.arrow"
+        with _create(spill) as file:
+            batches = _spill(parts, rank, edges, file, counts)
+        del rank
+        files = _WRITERS[format](partial, _sorted_buckets(spill, batches), rows_per_file)
+        _publish(partial, out, files)
+    exported_by, left_by = (_in_category_order(counter) for counter in counts)
+    return ReviewSummary(
+        total, exported, total - exported, exported_by, left_by, tuple(files), lowest
+    )
+
+
+def _priority(
+    category: pa.StringArray,
+    status: pa.StringArray,
+    probabilities: FloatMatrix,
+    policy: Policy,
+) -> tuple[Integers, Floats]:
+    """Return each row's leading category (index into the policy's, -1 for none) and priority."""
+    names = pa.array([c.name for c in policy.categories], pa.string())
+    severity = np.array([c.severity for c in policy.categories], np.float64)
+    table = probabilities[:, [OUTPUTS.index(c.name) for c in policy.categories]]
+    leading = pc.fill_null(pc.index_in(category, names), -1).to_numpy().astype(np.int64)
+    unnamed = (leading < 0) & ~np.isnan(table).all(axis=1)
+    leading[unnamed] = np.argmax(np.nan_to_num(table[unnamed], nan=-1.0) * severity, axis=1)
+    known = leading >= 0
+    p = np.where(known, table[np.arange(len(table)), leading], np.nan)
+    for fallback in (probabilities[:, OUTPUTS.index(ANY)], 0.5):
+        p = np.where(np.isnan(p), fallback, p)
+    weight = np.where(known, severity[leading], severity.max() / 2)
+    priority = weight / 5 * np.maximum(p, _binary_entropy(p))
+    priority[pc.is_in(status, _NOTHING_TO_READ).to_numpy(zero_copy_only=False)] = 0.0
+    return leading, priority.astype(np.float32)
+
+
+def _binary_entropy(p: Floats) -> Floats:
+    """H2(p) in bits, 0 to 1; 0 at both ends."""
+    p = np.clip(p.astype(np.float64), 1e-12, 1 - 1e-12)
+    entropy: Floats = -p * np.log2(p) - (1 - p) * np.log2(1 - p)
+    return entropy
+
+
+def _text_rows(texts: pa.RecordBatch, records: Integers, messages: pa.Array) -> pa.Int64Array:
+    """Return the row of ``texts`` for each (record, message), null where there is none."""
+    keys = texts["record"].to_numpy().astype(np.int64) * 2**32 + texts["message"].to_numpy()
+    order = np.argsort(keys, kind="stable")
+    wanted = records * 2**32 + pc.fill_null(_one(messages), -1).to_numpy()
+    at = np.searchsorted(keys[order], wanted)
+    inside = at < len(keys)
+    rows = np.zeros(len(wanted), np.int64)
+    rows[inside] = order[at[inside]]
+    found = inside & (keys[rows] == wanted) if len(keys) else inside
+    return pa.array(rows, mask=~found)
+
+
+def _bucket_edges(size: Integers, rows_per_file: int) -> Integers:
+    """Cut ranks 0 .. n into buckets of at most BATCH_BYTES (and one row), none across files."""
+    full = np.flatnonzero(np.diff(np.cumsum(size) // BATCH_BYTES)) + 1
+    files = np.arange(0, len(size), rows_per_file)
+    return np.unique(np.concatenate([[0], full, files, [len(size)]]))
+
+
+def _spill(
+    parts: Sequence[Path],
+    rank: Integers,
+    edges: Integers,
+    file: BinaryIO,
+    counts: tuple[Counter[str], Counter[str]],
+) -> list[list[int]]:
+    """Write the exported rows in sorted runs to ``file``; return each bucket's batch numbers."""
+    batches: list[list[int]] = [[] for _ in edges[1:]]
+    number = 0
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_file(file, REVIEW, options=options) as writer:
+        for run in _runs(parts, rank, int(edges[-1]), counts):
+            cuts = np.searchsorted(_one(run["rank"]).to_numpy() - 1, edges)
+            for bucket in np.flatnonzero(np.diff(cuts)):
+                start, stop = cuts[bucket], cuts[bucket + 1]
+                writer.write_table(run.slice(start, stop - start))
+                batches[bucket].append(number)
+                number += 1
+    return batches
+
+
+def _runs(
+    parts: Sequence[Path],
+    rank: Integers,
+    exported: int,
+    counts: tuple[Counter[str], Counter[str]],
+) -> Iterator[pa.Table]:
+    """Yield the exported rows of the parts in runs of BATCH_BYTES, each sorted by rank."""
+    held: list[pa.Table] = []
+    position = 0
+    for part in parts:
+        category = _one(_read(part, ["category"])["category"]).fill_null(NO_CATEGORY)
+        ranks = rank[position : position + len(category)]
+        position += len(category)
+        kept = ranks < exported
+        for counter, mask in zip(counts, (kept, ~kept), strict=True):
+            for pair in pc.value_counts(category.filter(pa.array(mask))).to_pylist():
+                counter[pair["values"]] += pair["counts"]
+        if kept.any():
+            rows = _read(part, PENDING.names).drop_columns("size")
+            ranked = rows.add_column(0, "rank", pa.array(ranks + 1))
+            held.append(ranked.filter(pa.array(kept)))
+        if sum(table.nbytes for table in held) >= BATCH_BYTES:
+            yield _by_rank(held)
+            held = []
+    if held:
+        yield _by_rank(held)
+
+
+def _sorted_buckets(spill: Path, batches: list[list[int]]) -> Iterator[pa.Table]:
+    """Yield the buckets in rank order, each sorted: the whole queue. At least one table."""
+    if not batches:
+        yield REVIEW.empty_table()
+    with pa.OSFile(str(spill)) as file, pa.ipc.open_file(file) as reader:
+        for numbers in batches:
+            yield _by_rank([pa.Table.from_batches([reader.get_batch(n)]) for n in numbers])
+
+
+def _by_rank(tables: list[pa.Table]) -> pa.Table:
+    table = pa.concat_tables(tables).combine_chunks()
+    return table.take(np.argsort(_one(table["rank"]).to_numpy())).combine_chunks()
+
+
+def _write_parquet(folder: Path, tables: Iterator[pa.Table], rows_per_file: int) -> list[str]:
+    def number(table: pa.Table) -> int:
+        return (table["rank"][0].as_py() - 1) // rows_per_file if table.num_rows else 0
+
+    files = []
+    for file_number, group in groupby(tables, number):
+        files.append(f"review-{file_number:05d}.parquet")
+        with (
+            _create(folder / files[-1]) as file,
+            pq.ParquetWriter(file, REVIEW, compression="zstd") as writer,
+        ):
+            for table in group:
+                writer.write_table(table)
+    return files
+
+
+def _write_csv(folder: Path, tables: Iterator[pa.Table], rows_per_file: int) -> list[str]:
+    with _create(folder / "review.csv") as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+        writer = csv.writer(text)  # quotes where needed, doubles quotes, ends lines with CR LF
+        writer.writerow(REVIEW.names)
+        for table in tables:
+            writer.writerows(zip(*_columns(_guard_formulas(_printable(table))), strict=True))
+        text.detach()
+    return ["review.csv"]
+
+
+def _write_jsonl(folder: Path, tables: Iterator[pa.Table], rows_per_file: int) -> list[str]:
+    with _create(folder / "review.jsonl") as file:
+        for table in tables:
+            file.writelines(_json(row) + b"\n" for row in _rows(table))
+    return ["review.jsonl"]
+
+
+def _write_label_studio(folder: Path, tables: Iterator[pa.Table], rows_per_file: int) -> list[str]:
+    with _create(folder / "label-studio.xml") as file:
+        file.write(_LABELLING_CONFIG.encode())
+    with _create(folder / "label-studio.json") as file:
+        separator = b"[\n"
+        for table in tables:
+            for row in _rows(_printable(table)):
+                file.write(separator + _json(_task(row)))
+                separator = b",\n"
+        file.write(b"\n]\n" if separator == b",\n" else b"[]\n")
+    return ["label-studio.json", "label-studio.xml"]
+
+
+_Writer = Callable[[Path, Iterator[pa.Table], int], list[str]]
+_WRITERS: Final[dict[str, _Writer]] = {
+    "parquet": _write_parquet,
+    "csv": _write_csv,
+    "jsonl": _write_jsonl,
+    "label-studio": _write_label_studio,
+}
+FORMATS: Final = tuple(_WRITERS)
+"""Formats of the exported queue; the first is the default."""
+
+
+def _task(row: dict[str, Any]) -> dict[str, Any]:
+    """Return one Label Studio task; see "Label Studio JSON format" in its documentation.
+
+    Its Text tags take strings only. A prediction says how sure it is of its own choice.
+    """
+    data = row | {name: row[name] or "" for name in ("text", "context", "definition", "reason")}
+    p = None if row["category"] is None else row[f"p_{row['category']}"]
+    if p is None:
+        return {"data": data, "predictions": []}
+    choice = Verdict.flag if p >= 0.5 else Verdict.clear
+    result = {
+        "from_name": "verdict",
+        "to_name": "text",
+        "type": "choices",
+        "value": {"choices": [choice.name]},
+    }
+    prediction = {
+        "model_version": f"edgemod {row['stage']}",
+        "score": max(p, 1 - p),
+        "result": [result],
+    }
+    return {"data": data, "predictions": [prediction]}
+
+
+def _json(value: object) -> bytes:
+    # ASCII: some readers of JSONL split lines at U+2028 and U+0085 too.
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def _columns(table: pa.Table) -> list[list[Any]]:
+    """Return Python columns; a float32 becomes the shortest decimal that reads back as it."""
+    return [
+        (c.cast(pa.string()).cast(pa.float64()) if pa.types.is_float32(c.type) else c).to_pylist()
+        for c in table.columns
+    ]
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for row in zip(*_columns(table), strict=True):
+        yield dict(zip(table.column_names, row, strict=True))
+
+
+def _printable(table: pa.Table) -> pa.Table:
+    return _map_strings(table, lambda c: pc.replace_substring_regex(c, _CONTROLS, "\ufffd"))
+
+
+def _guard_formulas(table: pa.Table) -> pa.Table:
+    return _map_strings(table, lambda c: pc.replace_substring_regex(c, _FORMULA, r"'\1"))
+
+
+def _map_strings(table: pa.Table, change: Callable[[pa.ChunkedArray], pa.ChunkedArray]) -> pa.Table:
+    columns = [
+        change(c) if pa.types.is_string(c.type) or pa.types.is_large_string(c.type) else c
+        for c in table.columns
+    ]
+    return pa.table(columns, schema=table.schema)
+
+
+def _valid(array: pa.Array) -> pa.Array:
+    """Return ``array`` with whatever is not UTF-8 (a lone surrogate, say) as U+FFFD."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        values = array.cast(pa.large_binary()).to_pylist()
+        return pa.array(
+            [None if value is None else value.decode("utf-8", "replace") for value in values],
+            array.type,
+        )
+    return array
+
+
+def _one(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return a column as one contiguous array."""
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _strings(column: pa.Array | pa.ChunkedArray) -> pa.StringArray:
+    return _one(column).cast(pa.string())
+
+
+def _floats(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    values: npt.NDArray[np.float32] = _one(column).cast(pa.float32()).to_numpy(zero_copy_only=False)
+    return values  # NaN where null
+
+
+def _in_category_order(counter: Counter[str]) -> dict[str, int]:
+    return {name: counter[name] for name in (*CATEGORIES, NO_CATEGORY) if counter[name]}
+
+
+def _read(part: Path, columns: list[str]) -> pa.Table:
+    try:
+        with pq.ParquetFile(part) as file:
+            return file.read(columns)
+    except (pa.ArrowException, OSError) as error:
+        raise RunError(
+            "this part of the review queue is missing or damaged",
+            where=str(part),
+            fix="triage again with --restart",
+        ) from error
+
+
+@contextmanager
+def _workshop(out: Path) -> Iterator[Path]:
+    """Make the folder ``out`` and, inside it, an empty one for files that are not complete."""
+    out.mkdir(parents=True, exist_ok=True)
+    out.chmod(0o700)
+    partial = out / _PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
+    partial.mkdir(mode=0o700)
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial)
+
+
+@contextmanager
+def _create(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that only its owner can read; on leaving, its bytes are on the disk."""
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _publish(partial: Path, out: Path, files: list[str]) -> None:
+    """Move complete files into place, after those of any earlier export are gone."""
+    earlier = ["review.csv", "review.jsonl", "label-studio.json", "label-studio.xml"]
+    for old in [*out.glob("review-[0-9]*.parquet"), *(out / name for name in earlier)]:
+        old.unlink(missing_ok=True)
+    for name in files:
+        (partial / name).rename(out / name)
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,250 @@
+"""Texts to probabilities without a run: for a few texts, a file, or another program."""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Literal, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from edgemod import features, formats, records, store
+from edgemod.calibration import FloatMatrix
+from edgemod.errors import InputError
+from edgemod.filter import Filter
+from edgemod.formats import Rows
+from edgemod.parts import replacing
+from edgemod.policy import load_policy
+from edgemod.sources import Source
+from edgemod.triager import PROBABILITIES, Triager
+from edgemod.words import OUTPUTS
+
+StageName = Literal["filter", "model", "cascade"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One text's answer. Offsets of ``fired`` are code points of the text, end exclusive.
+
+    ``probabilities``: calibrated, 0 to 1, by output (the nine categories and ``any``), None
+    where not scored; they come from the stage that settled the text.
+    """
+
+    verdict: str
+    category: str | None
+    stage: str
+    reason: str
+    status: str
+    probabilities: dict[str, float | None]
+    fired: tuple[tuple[int, int, str], ...]
+
+
+def score(texts: Sequence[str], *, triager: Triager | None = None) -> list[Score]:
+    """Triage texts one by one, as records of their own; the answers in the same order.
+
+    Equal texts get the same answer, none of them as a duplicate of another. Without a
+    ``triager`` the default policy and model are loaded once and kept.
+    """
+    chosen = triager or _default_triager()
+    if not texts:
+        return []
+    distinct = list(dict.fromkeys(texts))
+    batch = pa.record_batch({"text": pa.array(distinct, pa.large_string())})
+    decisions = chosen.triage_batch(batch, text="text").to_pylist()
+    answers = {
+        text: Score(
+            verdict=row["verdict"],
+            category=row["category"],
+            stage=row["stage"],
+            reason=row["reason"],
+            status=row["status"],
+            probabilities={name: row[f"p_{name}"] for name in OUTPUTS},
+            fired=tuple(
+                (span.start, span.end, span.what) for span in features.spans(text, chosen.lexicons)
+            ),
+        )
+        for text, row in zip(distinct, decisions, strict=True)
+    }
+    return [answers[text] for text in texts]
+
+
+def filter_scores(texts: pa.Array | Sequence[str]) -> FloatMatrix:
+    """The whole filter stage (features, lexicons, n-grams): log-odds, float32 (n, 10).
+
+    Columns are ``edgemod.OUTPUTS``. Uses the default policy's lexicons and the shipped
+    weights, on the calling thread. Nulls give rows of NaN.
+    """
+    column = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.large_string())
+    column = column.cast(pa.large_string())
+    weights, lexicons = _default_filter()
+    present = column.drop_null() if column.null_count else column
+    scores = weights.scores(features.extract(present, lexicons).normalised)
+    if not column.null_count:
+        return scores
+    result = np.full((len(column), len(OUTPUTS)), np.nan, np.float32)
+    result[np.asarray(column.is_valid())] = scores
+    return result
+
+
+@functools.cache
+def _default_triager() -> Triager:
+    return Triager()
+
+
+@functools.cache
+def _default_filter() -> tuple[Filter, features.Lexicons]:
+    weights = Filter.load(store.quantized_dir() / "filter.safetensors")
+    return weights, features.Lexicons.compile(load_policy().lexicons)
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """What ``score_file`` did."""
+
+    rows: int
+    unreadable: int
+    """Rows that could not be decoded: null in every column."""
+    notices: tuple[str, ...]
+    """What was guessed about the text column, and which option says otherwise."""
+
+
+def score_file(
+    path: Path,
+    out: Path,
+    *,
+    text: Sequence[str] = (),
+    stage: StageName = "cascade",
+    policy: str | None = None,
+    model: str | None = "default",
+    calibration: str | None = None,
+    workers: int = 1,
+) -> ScoredFile:
+    """Write ``path``'s rows to ``out`` (Parquet) with a float32 column ``p_<output>`` each.
+
+    Rows keep their order, and their columns types, nullability and metadata. Probabilities are
+    null where a text could not be scored. Rows that cannot be decoded are null throughout, and
+    then no column is marked as never null. ``workers`` threads, each with its own models.
+
+    Raises InputError as reading does, if two columns have one name, if there are such ``p_``
+    columns already, and if a value is not of its column's type; OutputError if ``out`` cannot
+    be written.
+    """
+    source, *others = records.discover([path])
+    if others:
+        raise InputError("is a folder of several files", where=str(path), fix="Score them singly.")
+    fields = formats.schema(source)
+    _check_names(fields.names, str(path))
+    columns = records.resolve_columns([source], text=text)
+    layout = _layout(source, fields)
+    with_model = model if stage != "filter" else None
+    rows = unreadable = 0
+    with ExitStack() as stack:
+        idle: SimpleQueue[Triager] = SimpleQueue()
+        for _ in range(workers):
+            made = Triager(policy, with_model, calibration=calibration)
+            idle.put(stack.enter_context(made))
+
+        def scored(run: Rows) -> tuple[pa.RecordBatch, int]:
+            triager = idle.get()
+            try:
+                limit = triager.policy.max_text_bytes
+                chunk = records.chunk_of(run, columns, max_text_bytes=limit)
+                matrix = triager.probabilities(chunk, stage)
+            finally:
+                idle.put(triager)
+            lost = run.count if run.batch is None else 0
+            return _with_probabilities(run, fields, matrix, layout), lost
+
+        temporary = stack.enter_context(replacing(out))
+        writer = stack.enter_context(pq.ParquetWriter(temporary, layout, compression="zstd"))
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
+        for batch, lost in _in_order(pool, scored, formats.rows(source, fields.names), workers):
+            writer.write_batch(batch)
+            rows += batch.num_rows
+            unreadable += lost
+    # It also says which ids and times were guessed, which a score does not read.
+    about_text = ("text column", "conversation column")
+    notices = tuple(notice for notice in columns.notices if notice.startswith(about_text))
+    return ScoredFile(rows, unreadable, notices)
+
+
+def _check_names(names: Sequence[str], where: str) -> None:
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise InputError(
+            f"two columns are named '{twice[0]}'", where=where, fix="Rename one of them."
+        )
+    taken = [name for name in PROBABILITIES if name in names]
+    if taken:
+        raise InputError(
+            f"already has columns {', '.join(taken)}", where=where, fix="Rename or drop them first."
+        )
+
+
+def _layout(source: Source, fields: pa.Schema) -> pa.Schema:
+    """The source's schema with the probabilities; nullable throughout if rows will be null.
+
+    Whether they will must be known before the first row is written. Only a column that is never
+    null makes it matter, and is worth decoding the file once more.
+    """
+    if not all(field.nullable for field in fields) and any(
+        run.batch is None for run in formats.rows(source, fields.names)
+    ):
+        fields = pa.schema([field.with_nullable(True) for field in fields], fields.metadata)
+    for name in PROBABILITIES:
+        fields = fields.append(pa.field(name, pa.float32()))
+    return fields
+
+
+def _with_probabilities(
+    run: Rows, fields: pa.Schema, matrix: FloatMatrix, layout: pa.Schema
+) -> pa.RecordBatch:
+    """A run's rows in ``layout``; ``matrix`` is float32 (n, K), NaN where not scored."""
+    if run.batch is None:
+        values = [pa.nulls(run.count, field.type) for field in fields]
+    else:
+        values = [_restored(run.batch[field.name], field, run.source) for field in fields]
+    for k in range(len(PROBABILITIES)):
+        column = np.ascontiguousarray(matrix[:, k])
+        values.append(pa.array(column, pa.float32(), mask=np.isnan(column)))
+    return pa.RecordBatch.from_arrays(values, schema=layout)
+
+
+def _restored(column: pa.Array, field: pa.Field, source: Source) -> pa.Array:
+    """A column in its type of the file: reading decodes dictionaries, and odd JSON to texts."""
+    if column.type == field.type:
+        return column
+    try:
+        return column.cast(field.type)
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"column '{field.name}' has values that are not {field.type}",
+            where=source.path,
+            fix="Make them all of one type, or leave the column out.",
+        ) from error
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    function: Callable[[Rows], T],
+    items: Iterable[Rows],
+    ahead: int,
+) -> Iterator[T]:
+    """``map`` that keeps at most ``ahead`` + 1 items in memory."""
+    waiting: deque[Future[T]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

@@ -1,0 +1,254 @@
+"""What people see: tables, the summary of a run, the progress bar. Reports go to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from edgemod.words import OUTPUTS
+
+if TYPE_CHECKING:
+    from edgemod import pipeline
+    from edgemod.checkup import Finding
+    from edgemod.inspection import Inspection
+    from edgemod.policy import Policy, Thresholds
+    from edgemod.report import RunReport
+    from edgemod.scoring import Score
+    from edgemod.store import ModelEntry
+
+_COLOURS = {"clear": "green", "flag": "red", "review": "yellow"}
+
+
+def summary(report: RunReport, out: Path) -> None:
+    """The short account of a run, on stderr."""
+    console = Console(stderr=True)
+    console.print(
+        f"[bold]{report.records:,}[/] records, [bold]{report.coverage:.1%}[/] settled without a "
+        f"person, [bold]{report.verdicts.get('review', 0):,}[/] for review"
+    )
+    table = _table("stage", "records", "share", "texts seen", "texts/s a core")
+    for stage, count in report.stages.items():
+        rate = report.rates.get(f"{stage}_texts")
+        seen = report.texts_seen.get(stage)
+        table.add_row(
+            stage,
+            f"{count:,}",
+            _share(count, report.records),
+            f"{seen:,}" if seen is not None else "",
+            f"{rate:,.0f}" if rate else "",
+        )
+    console.print(table)
+    verdicts = _table("verdict", "records", "share")
+    for verdict, count in report.verdicts.items():
+        verdicts.add_row(
+            f"[{_COLOURS[verdict]}]{verdict}[/]", f"{count:,}", _share(count, report.records)
+        )
+    console.print(verdicts)
+    if report.categories:
+        categories = _table("category of flags and reviews", "records")
+        for category, count in report.categories.items():
+            categories.add_row(category, f"{count:,}")
+        console.print(categories)
+    for status, count in report.failures.items():
+        console.print(f"not scored, {status}: {count:,}", style="yellow")
+    if report.review["left_behind"]:
+        console.print(
+            f"review budget: {report.review['exported']:,} exported, "
+            f"{report.review['left_behind']:,} left behind",
+            style="yellow",
+        )
+    tokens = f", {report.rates['model_tokens']:,.0f} tokens/s a core" if report.tokens else ""
+    console.print(
+        f"{report.wall_seconds:,.1f} s, {report.records_per_second:,.0f} records/s with "
+        f"{report.workers} workers{tokens}, peak memory "
+        f"{report.peak_memory_bytes / 1e6:,.0f} MB",
+        style="dim",
+    )
+    console.print(f"calibration: {escape(report.calibration_note)}", style="dim")
+    console.print(f"written to {escape(str(out))}: decisions/ review/ report.json run.json")
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} records/s" if task.speed else "")
+
+
+@contextlib.contextmanager
+def bar() -> Iterator[Callable[[pipeline.Progress], None]]:
+    """A progress bar on stderr with rate and time left; yields what to call after a chunk."""
+    shown = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with shown:
+        task = shown.add_task("loading models", total=None)
+
+        def update(event: pipeline.Progress) -> None:
+            shown.update(
+                task,
+                completed=event.records,
+                total=event.total,
+                description=f"triage, {event.review:,} for review",
+            )
+
+        yield update
+
+
+def scores(answers: Sequence[Score], first: int = 0) -> None:
+    """A table of scored texts, counted from ``first``, on stdout. The texts are not shown."""
+    console = Console()
+    for position, answer in enumerate(answers, first):
+        colour = _COLOURS[answer.verdict]
+        what = f" ({answer.category})" if answer.category else ""
+        console.print(
+            f"text {position}: [bold {colour}]{answer.verdict}[/]{what} by {answer.stage}: "
+            f"{escape(answer.reason)}"
+        )
+        table = _table("category", "probability", "")
+        for name in OUTPUTS:
+            p = answer.probabilities[name]
+            if p is not None:
+                table.add_row(name, f"{p:.3f}", "█" * round(p * 20))
+        if table.row_count:
+            console.print(table)
+        if answer.fired:
+            fired = ", ".join(f"{what} at {start}-{end}" for start, end, what in answer.fired)
+            console.print(f"fired: {escape(fired)}")
+
+
+def inspection(found: Inspection) -> None:
+    """What a file holds, on stdout."""
+    console = Console()
+    console.print(escape(found.headline))
+    table = _table("column", "type", "looks like")
+    for column in found.columns:
+        table.add_row(escape(column.name), escape(column.type), column.role or "")
+    console.print(table)
+    if found.histogram:
+        lengths = _table("characters", "texts", "")
+        most = max(count for _, count in found.histogram) or 1
+        for label, count in found.histogram:
+            lengths.add_row(label, f"{count:,}", "█" * round(30 * count / most))
+        console.print(lengths)
+    for notice in found.notices:
+        console.print(escape(notice), style="yellow")
+    console.print(f"triage it:\n  {escape(found.command)}", soft_wrap=True)
+
+
+def policy(shown: Policy) -> None:
+    """A policy in tables, on stdout."""
+    console = Console()
+    console.print(f"[bold]{escape(shown.name)}[/] version {escape(shown.version)}")
+    console.print(f"fingerprint {shown.fingerprint}", style="dim")
+    console.print(
+        f"languages: {', '.join(shown.languages) or 'all'} (others: "
+        f"{shown.unsupported_language}); empty text: {shown.empty_text}; "
+        f"texts up to {shown.max_text_bytes:,} bytes; stages: {', '.join(shown.stages)}"
+    )
+    table = _table("category", "severity", "definition")
+    for category in shown.categories:
+        table.add_row(category.name, str(category.severity), escape(category.definition))
+    console.print(table)
+    limits = _table("category", "filter clears", "filter flags", "model clears", "model flags")
+    for category in shown.categories:
+        limits.add_row(category.name, *_limits(category.filter), *_limits(category.model))
+    console.print(limits)
+    rules = _table("rule", "when", "verdict", "reason")
+    for rule in shown.rules:
+        when = " and ".join(f"{c.feature} {c.op} {c.value:g}" for c in rule.when)
+        on = "" if rule.on == "any" else f"would be {rule.on}, "
+        rules.add_row(
+            escape(rule.name),
+            escape(on + when),
+            f"{rule.verdict} ({rule.category})",
+            escape(rule.reason),
+        )
+    console.print(rules)
+    lexicons = _table("lexicon", "category", "terms", "allowed", "match")
+    for lexicon in shown.lexicons:
+        lexicons.add_row(
+            escape(lexicon.name),
+            lexicon.category,
+            f"{len(lexicon.terms):,}",
+            f"{len(lexicon.allow):,}",
+            lexicon.match,
+        )
+    console.print(lexicons)
+
+
+def _limits(own: Thresholds | None) -> tuple[str, str]:
+    if own is None:
+        return "calibration's", "calibration's"
+    flags = "never" if math.isinf(own.flag_above) else f"from {own.flag_above:g}"
+    return f"below {own.clear_below:g}", flags
+
+
+def models(entries: Sequence[ModelEntry]) -> None:
+    """The known models, on stdout."""
+    table = _table("model", "kind", "here", "licence", "SHA-256", "source")
+    for entry in entries:
+        table.add_row(
+            escape(entry.name),
+            entry.kind,
+            "yes" if entry.present else "no",
+            escape(entry.licence),
+            entry.sha256[:12],
+            escape(entry.source),
+        )
+    Console().print(table)
+
+
+def findings(found: Sequence[Finding]) -> None:
+    """The findings of the check-up, on stdout."""
+    table = _table("", "check", "finding")
+    for finding in found:
+        table.add_row(
+            "[green]ok[/]" if finding.ok else "[red]no[/]", finding.name, escape(finding.detail)
+        )
+    Console().print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        numeric = name in {
+            "records",
+            "share",
+            "texts seen",
+            "texts/s a core",
+            "probability",
+            "texts",
+            "terms",
+            "allowed",
+            "severity",
+        }
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    return table
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count / total:.1%}" if total else ""

@@ -1,0 +1,303 @@
+"""Finding the files of a run: paths, folders and globs in, a sorted list of ``Source`` out."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from edgemod.errors import InputError
+
+Format = Literal["parquet", "csv", "jsonl"]
+
+SUFFIXES: dict[str, Format] = {
+    ".parquet": "parquet",
+    ".parq": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+"""Suffixes CSV and JSONL files may carry on top of their own."""
+
+DAMAGE = (pa.ArrowException, OSError, UnicodeError, MemoryError)
+"""What pyarrow raises on bytes it cannot decode; a flipped length asks for absurd memory."""
+
+_READABLE = (
+    "edgemod reads .parquet, .csv, .tsv, .jsonl and .ndjson (the last four also .gz, .zst or .bz2)"
+)
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+_SHOWN_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input file.
+
+    ``path`` is how decisions show it: relative to the folder, glob or file's folder the user gave,
+    with "/", unique within the run. ``size`` is in bytes. ``rows`` is None for CSV and JSONL,
+    whose rows are only known once read. ``root`` is the folder that the user gave, above ``file``.
+    """
+
+    path: str
+    file: Path
+    format: Format
+    size: int
+    rows: int | None
+    root: Path
+
+
+def discover(inputs: Sequence[str | Path]) -> list[Source]:
+    """Find every input file, once, sorted by path; open every Parquet footer.
+
+    An input is a file, a folder (read recursively, hive partitions included) or a glob. Inside
+    folders and globs names that start with "." or "_" are skipped, and so are the folders of
+    edgemod's own runs (a run.json beside decisions/ or work/). Raises InputError that lists every
+    missing, unreadable, truncated or foreign file.
+    """
+    found: dict[str, tuple[Path, Path]] = {}
+    for item in inputs:
+        for root, file in _expand(item):
+            found.setdefault(os.path.realpath(file), (root, file))
+    sources, problems = [], []
+    shown = _shown([*found.values()])
+    for path, (root, file) in zip(shown, found.values(), strict=True):
+        try:
+            sources.append(_source(path, file, root))
+        except InputError as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        lines = [f"\n  {p.where}: {p.what}" for p in problems[:_SHOWN_PROBLEMS]]
+        if len(problems) > _SHOWN_PROBLEMS:
+            lines.append(f"\n  and {len(problems) - _SHOWN_PROBLEMS} more")
+        raise InputError(
+            f"{len(problems)} input files cannot be read{''.join(lines)}",
+            fix="copy these files again from where they were made, or leave them out",
+        )
+    return sorted(sources, key=lambda source: source.path)
+
+
+def fingerprint(sources: Sequence[Source]) -> str:
+    """SHA-256 (hex) over the path and the SHA-256 of the bytes of each source, in order."""
+    total = hashlib.sha256()
+    for source in sources:
+        try:
+            with source.file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise unreadable(source.path, error) from error
+        total.update(f"{source.path}\0{digest}\n".encode())
+    return total.hexdigest()
+
+
+def partitions(source: Source) -> dict[str, str | None]:
+    """Hive partition columns in the folder names key=value below the root, percent-decoded."""
+    folders = source.file.relative_to(source.root).parts[:-1]
+    pairs = (part.split("=", 1) for part in folders if "=" in part)
+    return {key: None if value == _NULL_PARTITION else unquote(value) for key, value in pairs}
+
+
+def open_parquet(path: str, file: Path) -> pq.ParquetFile:
+    """Open a Parquet file for streaming: mapped, nothing read ahead, checksums verified.
+
+    Raises InputError that tells a foreign, a truncated, an encrypted and a damaged file apart.
+    """
+    try:
+        mapped = pa.memory_map(os.fsencode(file))  # a name as bytes: it need not be UTF-8
+        parquet = pq.ParquetFile(mapped, pre_buffer=False, page_checksum_verification=True)
+        for field in parquet.schema_arrow:  # raises where a name is not UTF-8
+            _ = field.name, getattr(field.type, "tz", None)
+        if _consistent(parquet.metadata):
+            return parquet
+        problem = "the Parquet footer is damaged"
+    except DAMAGE as error:
+        problem = _diagnosis(file, error)
+    fix = "copy the file again from where it was made, or leave it out"
+    raise InputError(problem, where=path, fix=fix)
+
+
+def unreadable(path: str, error: OSError) -> InputError:
+    """Say why a file could not be read: the system's reason, or pyarrow's, which has none."""
+    return InputError(
+        f"cannot be read: {error.strerror or 'its bytes cannot be decompressed'}",
+        where=path,
+        fix="check that the file is whole, still there, and that you may read it",
+    )
+
+
+def _expand(item: str | Path) -> Iterator[tuple[Path, Path]]:
+    """Yield (root the shown path is relative to, file) for one input."""
+    path = Path(item)
+    if path.is_dir():
+        if _is_run(path):
+            fix = "name the folder that the run's input is in"
+            raise InputError("holds what an edgemod run wrote", where=str(item), fix=fix)
+        files = list(_walk(path))
+        if not files:
+            raise InputError("no input file in this folder", where=str(item), fix=_READABLE)
+        for file in files:
+            yield path, file
+    elif path.is_file():
+        yield path.parent, path
+    elif path.exists():
+        raise InputError("is neither a file nor a folder", where=str(item), fix=_READABLE)
+    elif glob.has_magic(str(item)):
+        yield from _glob(str(item))
+    else:
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = get_close_matches(path.name, siblings, n=1)
+        raise InputError(
+            "no such file or folder",
+            where=str(item),
+            fix=f"did you mean '{path.with_name(near[0])}'?" if near else "check the path",
+        )
+
+
+def _glob(pattern: str) -> Iterator[tuple[Path, Path]]:
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:fixed])
+    matched = False
+    for match in sorted(glob.glob(pattern, recursive=True)):
+        path = Path(match)
+        if any(_hidden(part) for part in path.parts[fixed:]):
+            continue
+        if any(map(_is_run, accumulate(path.parts[fixed:], Path.joinpath, initial=root))):
+            continue
+        for file in _walk(path) if path.is_dir() else [path]:
+            # A "**" also matches files edgemod cannot read; a pattern is not a promise.
+            if _format(file) is not None:
+                matched = True
+                yield root, file
+    if not matched:
+        raise InputError(
+            "no input file matches this pattern",
+            where=pattern,
+            fix=f"quote the pattern so that the shell leaves it alone; {_READABLE}",
+        )
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every readable file below a folder. Links are followed; a folder is entered only once."""
+    entered = {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        keep = []
+        for name in sorted(folders):
+            real = os.path.realpath(os.path.join(parent, name))
+            if not _hidden(name) and real not in entered and not _is_run(Path(real)):
+                entered.add(real)
+                keep.append(name)
+        folders[:] = keep
+        for name in sorted(files):
+            file = Path(parent, name)
+            if not _hidden(name) and _format(file) is not None:
+                yield file
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder holds an edgemod run: what a run writes inside its input is no input."""
+    written = (folder / "decisions", folder / "work")
+    return (folder / "run.json").is_file() and any(part.is_dir() for part in written)
+
+
+def _hidden(name: str) -> bool:
+    # Spark and Hive write _SUCCESS, _metadata and ._crc files beside the data. A partition
+    # folder "_key=value" is data.
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
+
+
+def _format(file: Path) -> Format | None:
+    """Tell a format by suffix, else by the Parquet magic: Hive writes files without suffix."""
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        inner = SUFFIXES.get(suffixes[-2]) if len(suffixes) > 1 else None
+        return inner if inner != "parquet" else None
+    if suffixes and suffixes[-1] in SUFFIXES:
+        return SUFFIXES[suffixes[-1]]
+    try:
+        if file.is_file():
+            with file.open("rb") as stream:
+                return "parquet" if stream.read(4) == b"PAR1" else None
+    except OSError:
+        pass
+    return None
+
+
+def _shown(found: Sequence[tuple[Path, Path]]) -> list[str]:
+    """Shown paths, lengthened by the names of the folders above where two would be equal."""
+    full = [_text(Path(os.path.abspath(file))).split("/") for _, file in found]
+    lengths = [len(file.relative_to(root).parts) for root, file in found]
+    while True:
+        paths = ["/".join(parts[-n:]) for parts, n in zip(full, lengths, strict=True)]
+        counts = Counter(paths)
+        if len(counts) == len(paths):
+            return paths
+        lengths = [n + (counts[path] > 1) for path, n in zip(paths, lengths, strict=True)]
+
+
+def _text(path: Path) -> str:
+    """Return a path as Unicode: file names are bytes, and need not be UTF-8."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _source(path: str, file: Path, root: Path) -> Source:
+    form = _format(file)
+    if form is None:
+        raise InputError("is in no format edgemod reads", where=path, fix=_READABLE)
+    try:
+        size = file.stat().st_size
+        with file.open("rb"):
+            pass
+    except OSError as error:
+        raise unreadable(path, error) from error
+    rows = None
+    if form == "parquet":
+        with open_parquet(path, file) as parquet:
+            rows = parquet.metadata.num_rows
+    return Source(path, file, form, size, rows, root)
+
+
+def _consistent(metadata: pq.FileMetaData) -> bool:
+    """Whether the row counts in a footer agree: it carries no checksum of its own."""
+    # Not ``row_group(i).column(k)``: on damaged metadata it ends the process (pyarrow 26).
+    counts = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+    return min(counts, default=0) >= 0 and sum(counts) == metadata.num_rows
+
+
+def _diagnosis(file: Path, error: BaseException) -> str:
+    """Say what is wrong with a file that does not open as Parquet.
+
+    The format starts and ends with "PAR1"; an encrypted footer ends with "PARE"
+    (https://parquet.apache.org/docs/file-format/).
+    """
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(4)
+            stream.seek(-min(4, os.fstat(stream.fileno()).st_size), os.SEEK_END)
+            tail = stream.read(4)
+    except OSError as failure:
+        return f"cannot be read: {failure.strerror}"
+    if not head:
+        return "is empty (0 bytes)"
+    if tail == b"PARE" or head == b"PARE" or "encrypt" in str(error).lower():
+        return "is an encrypted Parquet file, which edgemod cannot read"
+    if head != b"PAR1":
+        return "is not a Parquet file"
+    if tail != b"PAR1":
+        return "is truncated: the Parquet footer is missing"
+    return "the Parquet footer is damaged"

@@ -1,0 +1,271 @@
+"""Where models are, and which of them may be read.
+
+Two registries in one format: ``quantized/models.toml``, shipped with edgemod, and the user's own,
+written by ``edgemod model add``. A model file is read only if its SHA-256 is in one of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import sys
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from edgemod.errors import ModelError
+from edgemod.parts import replacing
+
+Kind = Literal["encoder", "guard"]
+
+KINDS: Final = ("encoder", "guard")
+REGISTRY: Final = "models.toml"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_GGUF: Final = b"GGUF"  # the first four bytes of every GGUF file (ggml/docs/gguf.md)
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model of a registry: where its files are and what their SHA-256 (hex) must be."""
+
+    name: str
+    kind: Kind
+    path: Path
+    """The GGUF; it need not exist (a package that is not installed)."""
+    sha256: str
+    head: Path | None = None
+    """An encoder's head (safetensors)."""
+    head_sha256: str = ""
+    template: str | None = None
+    """A guard's prompt template; None: recognised from the GGUF."""
+    licence: str = ""
+    source: str = ""
+    made: str = ""
+    """How the files came to be."""
+
+    @property
+    def present(self) -> bool:
+        """Whether all its files exist."""
+        return all(file.is_file() for file, _ in self.files)
+
+    @property
+    def files(self) -> tuple[tuple[Path, str], ...]:
+        """Its files with their recorded SHA-256."""
+        head = () if self.head is None else ((self.head, self.head_sha256),)
+        return ((self.path, self.sha256), *head)
+
+
+def quantized_dir() -> Path:
+    """The folder of shipped files: edgemod/_quantized where installed, quantized/ in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_quantized"
+    return installed if installed.is_dir() else package.parent / "quantized"
+
+
+def home() -> Path:
+    """The folder of the user's registry: $EDGEMOD_HOME, or where this platform keeps settings."""
+    if chosen := os.environ.get("EDGEMOD_HOME"):
+        return Path(chosen)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "edgemod"
+    if sys.platform == "win32":
+        return Path(os.environ.get("APPDATA") or Path.home()) / "edgemod"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgemod"
+
+
+def list_models() -> list[ModelEntry]:
+    """Every known model: the shipped registry, then the user's.
+
+    Raises ``ModelError`` where a registry cannot be read.
+    """
+    return _read(quantized_dir() / REGISTRY) + _read(home() / REGISTRY)
+
+
+def resolve(name_or_path: str) -> ModelEntry:
+    """Return the entry of that name, or the one whose SHA-256 the file at that path has.
+
+    Raises ``ModelError`` for a name nobody recorded and for a file nobody recorded.
+    """
+    entries = list_models()
+    for entry in entries:
+        if entry.name == name_or_path:
+            return entry
+    path = Path(name_or_path)
+    if not path.is_file():
+        near = difflib.get_close_matches(name_or_path, [entry.name for entry in entries], 1)
+        raise ModelError(
+            f'there is no model or file "{name_or_path}"',
+            fix=f'did you mean "{near[0]}"?' if near else "edgemod model list shows all models",
+        )
+    digest = sha256(path)
+    for entry in entries:
+        if entry.sha256 == digest:
+            return entry
+    raise ModelError(
+        "this model file is not known, so it is not read",
+        where=str(path),
+        fix=f"if you trust it: edgemod model add {path} --name NAME",
+    )
+
+
+def check(entry: ModelEntry) -> None:
+    """Raise ``ModelError`` unless the entry's files are here with the SHA-256 recorded.
+
+    A file that this process has already hashed, unchanged in size and time, is not read again.
+    """
+    for file, expected in entry.files:
+        _compare(entry, file, expected, sha256(file) if file.is_file() else None)
+
+
+def verify(entry: ModelEntry) -> None:
+    """Do what ``check`` does, reading every byte again."""
+    _digest.cache_clear()
+    check(entry)
+
+
+def add(
+    path: Path,
+    name: str,
+    kind: Kind,
+    template: str | None = None,
+    *,
+    head: Path | None = None,
+) -> ModelEntry:
+    """Record a model file in the user's registry by absolute path and SHA-256.
+
+    An encoder needs a ``head``. Adding the same content under the same name again moves it.
+    Raises ``ModelError`` for a file that is not GGUF, a name that is not one, or a name that
+    stands for other content; ``OutputError`` where the registry cannot be written.
+    """
+    if not _NAME.fullmatch(name):
+        raise ModelError(
+            f'"{name}" cannot be a name', fix="use up to 64 letters, digits, dots, - and _"
+        )
+    if kind not in KINDS:
+        raise ModelError(f'"{kind}" is not a kind of model', fix=f"use one of {', '.join(KINDS)}")
+    if (kind == "encoder") != (head is not None):
+        raise ModelError("an encoder needs a head, and only an encoder has one", where=str(path))
+    try:
+        with path.open("rb") as file:
+            is_gguf = file.read(len(_GGUF)) == _GGUF
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    if not is_gguf:
+        raise ModelError("this is not a GGUF file", where=str(path), fix="convert it to GGUF first")
+    entry = ModelEntry(
+        name=name,
+        kind=kind,
+        path=path.resolve(),
+        sha256=sha256(path),
+        head=head and head.resolve(),
+        head_sha256=sha256(head) if head else "",
+        template=template,
+        source="added by the user",
+    )
+    mine = home() / REGISTRY
+    shipped, added = _read(quantized_dir() / REGISTRY), _read(mine)
+    for other in (*shipped, *added):
+        same = (other.kind, other.sha256, other.head_sha256) == (
+            kind,
+            entry.sha256,
+            entry.head_sha256,
+        )
+        if other.name == name and (other in shipped or not same):
+            raise ModelError(
+                f'there already is a model "{name}", with other content',
+                where=str(path),
+                fix="choose another name",
+            )
+    kept = [other for other in added if other.name != name]
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(mine) as temporary:
+        temporary.write_text("\n".join(map(_toml, (*kept, entry))), encoding="utf-8")
+    return entry
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file; remembered for this process while it is unchanged.
+
+    Raises ``ModelError`` where it cannot be read.
+    """
+    try:
+        status = path.stat()
+        return _digest(path.resolve(), status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+@functools.cache
+def _digest(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _compare(entry: ModelEntry, file: Path, expected: str, found: str | None) -> None:
+    if found is None:
+        raise ModelError(
+            f'a file of model "{entry.name}" is missing',
+            where=str(file),
+            fix=f"it comes from: {entry.source}" if entry.source else "add the model again",
+        )
+    if found != expected:
+        raise ModelError(
+            f'a file of model "{entry.name}" has changed: its SHA-256 is {found[:12]}..., '
+            f"recorded is {expected[:12]}...",
+            where=str(file),
+            fix="restore the file, or record it anew with edgemod model add",
+        )
+
+
+def _read(registry: Path) -> list[ModelEntry]:
+    try:
+        tables = tomllib.loads(registry.read_text(encoding="utf-8")).get("model", [])
+        return [_entry(table, registry.parent) for table in tables]
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"the model registry cannot be read: {error}",
+            where=str(registry),
+            fix="repair or remove this file",
+        ) from error
+
+
+def _entry(table: dict[str, Any], folder: Path) -> ModelEntry:
+    known = {field.name for field in fields(ModelEntry)} - {"path", "head"}
+    values = {key: value for key, value in table.items() if key in known}
+    if table["kind"] not in KINDS:
+        raise KeyError(f"kind {table['kind']!r}")
+    base = folder / table["package"] if "package" in table else folder
+    if "package" in table:
+        spec = importlib.util.find_spec(table["package"])
+        if spec is not None and spec.origin is not None:
+            base = Path(spec.origin).parent
+    head = base / table["head"] if "head" in table else None
+    return ModelEntry(path=base / table["file"], head=head, **values)
+
+
+def _toml(entry: ModelEntry) -> str:
+    values = {
+        "name": entry.name,
+        "kind": entry.kind,
+        "file": str(entry.path),
+        "sha256": entry.sha256,
+        "head": entry.head and str(entry.head),
+        "head_sha256": entry.head_sha256,
+        "template": entry.template,
+        "source": entry.source,
+    }
+    # JSON strings are TOML basic strings, but for DEL, which TOML wants escaped.
+    lines = (
+        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
+        for key, value in values.items()
+        if value
+    )
+    return "[[model]]\n" + "\n".join(lines) + "\n"

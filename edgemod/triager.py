@@ -1,0 +1,372 @@
+"""One chunk of records to one chunk of decisions: features, filter, language model, verdicts.
+
+``Triager`` holds the loaded models and is all that is needed to embed edgemod in another
+program. It keeps no state between chunks, so a chunk's decisions depend on the chunk alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from edgemod import decide, features, language, records, store
+from edgemod.calibration import Calibration, FloatMatrix, Limits
+from edgemod.decide import Decided, Evidence
+from edgemod.errors import ModelError
+from edgemod.filter import Filter
+from edgemod.model import Model, open_model
+from edgemod.policy import Policy, load_policy
+from edgemod.records import Chunk, Columns
+from edgemod.tally import Tally
+from edgemod.words import CATEGORIES, FEATURES, OUTPUTS, Stage, Status, Verdict
+
+PROBABILITIES: Final = tuple(f"p_{name}" for name in OUTPUTS)
+
+_WORD: Final = pa.dictionary(pa.int32(), pa.string())
+
+Effort = Literal["all", "filter", "nothing"]
+
+DECISIONS: Final = pa.schema(
+    [
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("source", pa.string()),
+        pa.field("source_row", pa.int64()),
+        pa.field("message", pa.int32()),
+        pa.field("verdict", _WORD),
+        pa.field("category", _WORD),
+        pa.field("stage", _WORD),
+        pa.field("reason", _WORD),
+        pa.field("status", _WORD),
+        pa.field("duplicate_of", pa.string()),
+        *(pa.field(name, pa.float32()) for name in PROBABILITIES),
+    ]
+)
+"""Columns of a decision, one row a record, in input order. No text.
+
+``message`` is the 0-based message that decided a conversation, null for a flat record;
+``duplicate_of`` the id of the earlier record of the chunk with the same text; ``p_*`` the
+calibrated probability, 0 to 1, of the last stage that measured it (the greatest over the
+messages of a conversation), null where nothing was scored."""
+
+
+class Triager:
+    """The loaded pipeline for one policy, filter, language model and calibration.
+
+    ``model`` is a name from ``edgemod model list`` or the path of a model that was added;
+    None leaves the language model out, so that what the filter does not settle goes to
+    review. Not safe for use from two threads at once. Close it, or use it as a context.
+
+    Raises PolicyError, ModelError or CalibrationError if a part is missing or does not fit.
+    """
+
+    def __init__(
+        self,
+        policy: Policy | str | Path | None = None,
+        model: str | None = "default",
+        *,
+        calibration: str | Path | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.policy = policy if isinstance(policy, Policy) else load_policy(_path(policy))
+        self.lexicons = features.Lexicons.compile(self.policy.lexicons)
+        self.filter = Filter.load(store.quantized_dir() / "filter.safetensors")
+        base = Calibration.load(_path(calibration) or default_calibration())
+        base.check_filter(self.filter.fingerprint)
+        self.model: Model | None = None
+        if model is not None and "model" in self.policy.stages:
+            self.model = open_model(model, policy=self.policy, threads=threads)
+        self.calibration = base if self.model is None else base.for_model(self.model.fingerprint)
+        self._filter_limits = self.calibration.thresholds("filter", self.policy)
+        self._model_limits = self.calibration.thresholds("model", self.policy)
+        self._reasons = pa.array(decide.reasons(self.policy), pa.string())
+
+    def __enter__(self) -> Triager:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the language model. The triager cannot be used afterwards."""
+        if self.model is not None:
+            self.model.close()
+
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of everything a decision depends on besides the code and the input."""
+        return {
+            "policy": self.policy.fingerprint,
+            "filter": self.filter.fingerprint,
+            "model": self.model.fingerprint if self.model else "none",
+            "calibration": self.calibration.fingerprint,
+        }
+
+    # -- decisions ---------------------------------------------------------------------------
+
+    def triage_batch(
+        self,
+        batch: pa.RecordBatch,
+        *,
+        text: str | Sequence[str] = "text",
+        conversation: str | None = None,
+        id: str | None = None,
+        context: str | None = None,
+    ) -> pa.RecordBatch:
+        """Decisions for a batch of records: schema ``DECISIONS``, row for row.
+
+        ``text`` names the text column, or several to be joined by a line feed; the other names
+        are columns as in ``edgemod.triage``. Without ``id`` a record is named ``batch#<row>``.
+        Raises InputError if a column is missing or not of the right type.
+        """
+        names = (text,) if isinstance(text, str) else tuple(text)
+        columns = Columns(
+            () if conversation else names, conversation, id, None, None, None, context, ()
+        )
+        limit = self.policy.max_text_bytes
+        return self.triage_chunk(records.chunk_of(batch, columns, max_text_bytes=limit))[0]
+
+    def triage_chunk(self, chunk: Chunk, effort: Effort = "all") -> tuple[pa.RecordBatch, Tally]:
+        """Decisions for a chunk, schema ``DECISIONS``, and what it cost.
+
+        For chunks that killed a worker: with effort ``filter`` the language model is not
+        called, and what it should have seen goes to review with status ``model_failed``; with
+        ``nothing`` every text goes to review with status ``failed``.
+        """
+        tally = Tally(records=chunk.records.num_rows, texts=chunk.texts.num_rows)
+        status = np.array(chunk.texts["status"], np.int8)
+        if effort == "nothing":
+            status[status == Status.ok] = Status.failed
+        readable = np.flatnonzero(status == Status.ok)
+        reads_context = self.model is not None and self.model.kind == "guard"
+        (texts, contexts), code = _unique(chunk, readable, reads_context)
+        first = readable[np.unique(code, return_index=True)[1]] if len(code) else readable[:0]
+        tally.unique_texts = len(texts)
+        tally.characters = pc.sum(pc.utf8_length(texts)).as_py() or 0
+
+        decided_unique = self._decide_texts(texts, contexts, tally, use_model=effort == "all")
+        decided = _spread(decided_unique, status, readable, code, self.policy)
+
+        owner = np.array(chunk.texts["record"], np.int32)
+        text_of, greatest = decide.fold(decided, owner, chunk.records.num_rows, self.policy)
+        original = np.arange(len(status))
+        original[readable] = first[code] if len(code) else first
+        batch = self._batch(chunk, decided, text_of, greatest, owner, original)
+        _count(batch, chunk, tally)
+        return batch, tally
+
+    def _decide_texts(
+        self,
+        texts: pa.LargeStringArray,
+        contexts: pa.LargeStringArray,
+        tally: Tally,
+        *,
+        use_model: bool,
+    ) -> Decided:
+        """Every distinct readable text through the cascade."""
+        n = len(texts)
+        stages = self.policy.stages
+        with tally.timed("features"):
+            measured = features.extract(texts, self.lexicons)
+            status = np.zeros(n, np.int8)
+            if self.policy.unsupported_language == "review" and self.policy.languages:
+                foreign = language.unsupported(texts, measured.values, self.policy.languages)
+                status[foreign] = Status.unsupported_language
+        tally.seen["features"] += n
+        scores = p_filter = None
+        if "filter" in stages or self.model is not None:
+            with tally.timed("filter"):
+                scores = self.filter.scores(measured.normalised)
+                if "filter" in stages:
+                    p_filter = self.calibration.probabilities("filter", scores)
+            tally.seen["filter"] += n
+        evidence = Evidence(status, measured.values, measured.hits, p_filter, None)
+        decided = self._decide(evidence)
+        if self.model is None or not decided.pending.any():
+            return decided
+        rows = np.flatnonzero(decided.pending)
+        if use_model:
+            with tally.timed("model"):
+                chosen = pa.array(rows)
+                answer = self.model.score(texts.take(chosen), contexts.take(chosen))
+            tally.seen["model"] += len(rows)
+            tally.tokens += int(answer.tokens.sum())
+            tally.windows += int(answer.windows.sum())
+            tally.windowed_texts += int((answer.windows > 1).sum())
+            p_model = np.full((n, len(OUTPUTS)), np.nan, np.float32)
+            assert scores is not None
+            p_model[rows] = self.calibration.probabilities("cascade", scores[rows], answer.scores)
+            decided = self._decide(
+                Evidence(status, measured.values, measured.hits, p_filter, p_model)
+            )
+            missed = np.isnan(answer.scores).all(axis=1)
+            return decide.fail(decided, rows[missed])
+        return decide.fail(decided, rows)
+
+    def _decide(self, evidence: Evidence) -> Decided:
+        return decide.decide(evidence, self.policy, self._filter_limits, self._model_limits)
+
+    def _batch(
+        self,
+        chunk: Chunk,
+        decided: Decided,
+        text_of: npt.NDArray[np.int64],
+        greatest: FloatMatrix,
+        owner: npt.NDArray[np.int32],
+        original: npt.NDArray[np.int64],
+    ) -> pa.RecordBatch:
+        """Assemble the decisions of a chunk from those of its texts."""
+        rows, n = chunk.records, chunk.records.num_rows
+        twin = _duplicates(owner, original, n)
+        is_twin = twin != np.arange(n)
+        stage = decided.stage[text_of].astype(np.int32)
+        stage[is_twin & (stage != Stage.status)] = Stage.duplicate
+        category = decided.category[text_of].astype(np.int32)
+        messages = chunk.texts["message"].take(pa.array(text_of))
+        columns = {
+            "record_id": rows["record_id"],
+            "source": rows["source"],
+            "source_row": rows["source_row"],
+            "message": pc.if_else(pc.less(messages, 0), pa.scalar(None, pa.int32()), messages),
+            "verdict": _words(decided.verdict[text_of], [v.name for v in Verdict]),
+            "category": _words(category, list(CATEGORIES), category < 0),
+            "stage": _words(stage, [s.name for s in Stage]),
+            "reason": pa.DictionaryArray.from_arrays(
+                pa.array(decided.reason[text_of], pa.int32()), self._reasons
+            ),
+            "status": _words(decided.status[text_of], [s.name for s in Status]),
+            "duplicate_of": pc.if_else(
+                pa.array(is_twin),
+                rows["record_id"].take(pa.array(twin)),
+                pa.scalar(None, pa.string()),
+            ),
+        }
+        for k, name in enumerate(PROBABILITIES):
+            values = np.ascontiguousarray(greatest[:, k])
+            columns[name] = pa.array(values, pa.float32(), mask=np.isnan(values))
+        return pa.RecordBatch.from_pydict(columns, schema=DECISIONS)
+
+    # -- scores ------------------------------------------------------------------------------
+
+    def probabilities(
+        self, chunk: Chunk, stage: Literal["filter", "model", "cascade"]
+    ) -> FloatMatrix:
+        """Calibrated probabilities of a chunk's records, float32 (n, K); NaN where not scored.
+
+        ``filter`` and ``model`` score every text with that one; ``cascade`` sends the language
+        model only what the rules and the filter do not settle, as a triage does. A
+        conversation has the greatest of its messages. Raises ModelError for ``model`` if the
+        triager was made without one.
+        """
+        if stage == "cascade":
+            decisions, _ = self.triage_chunk(chunk)
+            columns = [decisions[p].to_numpy(zero_copy_only=False) for p in PROBABILITIES]
+            return np.column_stack(columns).astype(np.float32, copy=False)
+        status = np.array(chunk.texts["status"], np.int8)
+        rows = np.flatnonzero(status == Status.ok)
+        of_texts = np.full((len(status), len(OUTPUTS)), np.nan, np.float32)
+        texts = chunk.texts["text"].take(pa.array(rows))
+        if stage == "filter":
+            scores = self.filter.scores(features.extract(texts, self.lexicons).normalised)
+            of_texts[rows] = self.calibration.probabilities("filter", scores)
+        elif self.model is None:
+            raise ModelError("there is no language model to score with", fix="Name one.")
+        else:
+            contexts = chunk.texts["context"].take(pa.array(rows))
+            answer = self.model.score(texts, contexts)
+            of_texts[rows] = self.calibration.probabilities("model", None, answer.scores)
+        owner = np.array(chunk.texts["record"], np.int32)
+        starts = np.searchsorted(owner, np.arange(chunk.records.num_rows))
+        return np.fmax.reduceat(of_texts, starts, axis=0) if len(starts) else of_texts
+
+
+def default_calibration() -> Path:
+    """Where the calibration that ships with edgemod lies."""
+    return store.quantized_dir() / "calibration.json"
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _unique(
+    chunk: Chunk, readable: npt.NDArray[np.int64], with_context: bool
+) -> tuple[tuple[pa.LargeStringArray, pa.LargeStringArray], npt.NDArray[np.int64]]:
+    """The distinct readable texts in order of first occurrence, and which each text is.
+
+    Two texts are the same if their bytes are, and for a model that reads the context, if
+    their contexts are too.
+    """
+    rows = pa.array(readable)
+    texts, contexts = chunk.texts["text"].take(rows), chunk.texts["context"].take(rows)
+    code = np.asarray(texts.dictionary_encode().indices, np.int64)
+    if with_context:
+        of_context = contexts.dictionary_encode(null_encoding="encode").indices
+        pair = code * (len(readable) + 1) + np.asarray(of_context, np.int64)
+        code = np.asarray(pa.array(pair).dictionary_encode().indices, np.int64)
+    first = pa.array(np.unique(code, return_index=True)[1])
+    return (texts.take(first), contexts.take(first)), code
+
+
+def _spread(
+    unique: Decided,
+    status: npt.NDArray[np.int8],
+    readable: npt.NDArray[np.int64],
+    code: npt.NDArray[np.int64],
+    policy: Policy,
+) -> Decided:
+    """Decisions of the distinct texts to all texts; the unreadable ones get theirs here."""
+    n = len(status)
+    unread = np.where(status == Status.ok, np.int8(Status.unreadable), status)
+    nothing = Evidence(
+        status=unread,
+        features=np.zeros((n, len(FEATURES)), np.float32),
+        hits=np.zeros((n, len(policy.lexicons)), np.int32),
+        filter=None,
+        model=None,
+    )
+    never = Limits(*np.full((2, len(OUTPUTS)), np.inf, np.float32))
+    decided = decide.decide(nothing, policy, never, never)
+    for name, values in vars(decided).items():
+        values[readable] = getattr(unique, name)[code]
+    return decided
+
+
+def _duplicates(
+    owner: npt.NDArray[np.int32], original: npt.NDArray[np.int64], records: int
+) -> npt.NDArray[np.int64]:
+    """The first record with the same texts in the same order, for each record; int64 (n,)."""
+    starts = np.searchsorted(owner, np.arange(records + 1))
+    if len(owner) == records:
+        return original
+    keys = (original[starts[r] : starts[r + 1]].tobytes() for r in range(records))
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(key, r) for r, key in enumerate(keys)], np.int64)
+
+
+def _words(
+    codes: npt.NDArray[Any], names: list[str], missing: npt.NDArray[np.bool_] | None = None
+) -> pa.DictionaryArray:
+    indices = pa.array(codes.astype(np.int32), pa.int32(), mask=missing)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(names, pa.string()))
+
+
+def _count(batch: pa.RecordBatch, chunk: Chunk, tally: Tally) -> None:
+    """Count a chunk's decisions by every word they carry."""
+    for name, counter in tally.counts.items():
+        for item in pc.value_counts(batch[name].dictionary_decode()).to_pylist():
+            if item["values"] is not None:
+                counter[item["values"]] += item["counts"]
+    ids = chunk.records["record_id"]
+    tally.repeated_ids = len(ids) - pc.count_distinct(ids).as_py()
+    tally.duplicates = len(ids) - batch["duplicate_of"].null_count

@@ -1,0 +1,182 @@
+"""A worker process: takes chunks on its standard input, writes their parts, answers in JSON.
+
+The parent (pipeline.py) starts ``python -m edgemod.worker`` once for each worker. A process of
+its own means that a text that kills the native code kills one worker and not the run, and
+that the memory of the models is accounted for. Messages are a length-prefixed JSON header
+followed by Arrow IPC streams; nothing is pickled, and no answer carries the text of a record:
+of an unexpected exception only its type and the places it passed through are told.
+
+Files of chunk k, in the order they appear (the last makes the chunk complete):
+``work/review-k.parquet``, ``work/tally-k.json``, ``decisions/part-k.parquet``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from edgemod import errors
+from edgemod.errors import EdgemodError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from edgemod.records import Chunk
+    from edgemod.triager import Effort, Triager
+
+_LENGTH: Final = struct.Struct("<Q")
+
+
+def send(stream: IO[bytes], header: dict[str, Any], batches: Sequence[pa.RecordBatch] = ()) -> None:
+    """Write one message: a JSON header and record batches, each an Arrow IPC stream."""
+    blobs: list[Any] = [json.dumps(header).encode()]
+    if batches:
+        import pyarrow as pa
+
+        for batch in batches:
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, batch.schema) as writer:
+                writer.write_batch(batch)
+            blobs.append(sink.getvalue())
+    stream.write(_LENGTH.pack(len(blobs)))
+    for blob in blobs:
+        stream.write(_LENGTH.pack(len(blob)))
+        stream.write(blob)
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> tuple[dict[str, Any], list[pa.RecordBatch]]:
+    """Read one message that ``send`` wrote. Raises EOFError where the other side is gone."""
+    (count,) = _LENGTH.unpack(_exactly(stream, _LENGTH.size))
+    blobs = []
+    for _ in range(count):
+        (size,) = _LENGTH.unpack(_exactly(stream, _LENGTH.size))
+        blobs.append(_exactly(stream, size))
+    batches = []
+    for blob in blobs[1:]:
+        import pyarrow as pa
+
+        with pa.ipc.open_stream(pa.py_buffer(blob)) as reader:
+            batches.append(reader.read_next_batch())
+    return json.loads(blobs[0]), batches
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError
+    return data
+
+
+def part_name(index: int) -> str:
+    """The file name of a chunk's decisions: ``part-000000.parquet``."""
+    return f"part-{index:06d}.parquet"
+
+
+def main() -> None:
+    """Serve chunks until standard input closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    parent = os.getppid()
+    source = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever native code prints must not enter the conversation
+    try:
+        setup, _ = receive(source)
+        triager = _start(setup)
+        ready = {
+            "fingerprints": triager.fingerprints(),
+            "note": triager.calibration.note,
+            "max_text_bytes": triager.policy.max_text_bytes,
+        }
+        send(answers, ready)
+    except EOFError:
+        return
+    except Exception as error:
+        send(answers, describe(error))
+        return
+    while True:
+        try:
+            header, (records, texts) = receive(source)
+        except EOFError:
+            return
+        try:
+            from edgemod.records import Chunk
+
+            chunk = Chunk(header["chunk"], records, texts)
+            tally = _triage(triager, chunk, Path(setup["out"]), header["effort"], parent)
+            send(answers, {"tally": tally, "peak_bytes": peak_bytes()})
+        except BrokenPipeError:
+            return
+        except Exception as error:
+            send(answers, describe(error))
+
+
+def _start(setup: dict[str, Any]) -> Triager:
+    import pyarrow as pa
+
+    from edgemod.triager import Triager
+
+    pa.set_cpu_count(1)
+    triager = Triager(
+        setup["policy"], setup["model"], calibration=setup["calibration"], threads=setup["threads"]
+    )
+    # The first worker ever compiles the kernels here, alone; the others find them in the cache.
+    triager.triage_batch(pa.record_batch({"text": ["warm"]}))
+    return triager
+
+
+def _triage(
+    triager: Triager, chunk: Chunk, out: Path, effort: Effort, parent: int
+) -> dict[str, Any]:
+    import pyarrow as pa
+
+    from edgemod import review
+    from edgemod.parts import write_bytes, write_part
+
+    decisions, tally = triager.triage_chunk(chunk, effort)
+    pending = review.pending(chunk, decisions, triager.policy)
+    document = tally.to_json()
+    if os.getppid() != parent:  # the run is gone; another may own the folder by now
+        raise SystemExit(0)
+    queue = out / "work" / f"review-{chunk.index:06d}.parquet"
+    if pending.num_rows:
+        write_part(pending, queue)
+    else:
+        queue.unlink(missing_ok=True)  # of an attempt that died before its part
+    write_bytes(out / "work" / f"tally-{chunk.index:06d}.json", json.dumps(document).encode())
+    write_part(pa.Table.from_batches([decisions]), out / "decisions" / part_name(chunk.index))
+    return document
+
+
+def peak_bytes() -> int:
+    """The greatest resident memory this process has had, in bytes."""
+    try:
+        # Not ru_maxrss: on Linux that starts from the peak of the process that started this one.
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An error as JSON. Only edgemod's own keep their message: others may quote a record."""
+    if isinstance(error, EdgemodError):
+        return errors.to_json(error)
+    frames = traceback.extract_tb(error.__traceback__)[-6:]
+    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames]
+    return {"kind": type(error).__name__, "places": places}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""Fit the calibration that ships with edgemod, from rows that nobody trained on.
+
+    python scripts/fit_calibration.py DATA [--cache FOLDER] [-o quantized/calibration.json]
+
+DATA is the folder that holds train/ and archive/. The holdout rows (see training_data.py) are
+split in two by their hash: maps and thresholds come from one half, and the risks that are
+reported, on the screen and in the file, from the other. The language model scores every
+holdout row, about 8 minutes on two cores; --cache keeps its scores for a second run.
+
+Thresholds are class-conditional (see edgemod/calibration.py). A stage clears a record only if
+every output is below its threshold, so the miss rate that counts is that of all thresholds
+together: they are the same quantile of each output's violating rows, the largest for which no
+category has more than the target share of its violating rows cleared. Flagging needs one output
+only, so each has its own target of false positives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from edgemod import calibration, features, store
+from edgemod.filter import Filter
+from edgemod.model import open_model
+from edgemod.parts import write_bytes
+from edgemod.policy import load_policy
+from edgemod.words import ANY, OUTPUTS
+from training_data import canonical, concatenate, load_train, load_weak_topics
+
+FILTER_MISS_RATE: Final = 0.10
+FILTER_FALSE_POSITIVES: Final = 0.001
+MODEL_MISS_RATE: Final = 0.05
+MODEL_FALSE_POSITIVES: Final = 0.01
+NOTE: Final = "public data, not certified for yours"
+
+Floats = npt.NDArray[np.float32]
+
+
+@click.command(help=__doc__)
+@click.argument("data", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=store.quantized_dir() / "calibration.json",
+    show_default=True,
+)
+@click.option("--cache", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--workers", default=2, show_default=True)
+def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
+    """Fit, report and write."""
+    rows = concatenate([load_train(data), load_weak_topics(data)])
+    rows = rows.take(rows.holdout)
+    policy = load_policy()
+    weights = Filter.load(store.quantized_dir() / "filter.safetensors")
+    texts = rows.arrow()
+    lexicons = features.Lexicons.compile(policy.lexicons)
+    by_filter = weights.scores(features.extract(texts, lexicons).normalised)
+    by_model, model_fingerprint = _model_scores(texts, cache, workers)
+    click.echo(f"{len(texts):,} holdout rows")
+
+    fitting = np.array([_second_byte(t) < 128 for t in rows.texts])
+    both = np.stack([by_model, by_filter], axis=2)
+    document: dict[str, Any] = {
+        "format": calibration.FORMAT,
+        "note": NOTE,
+        "filter": weights.fingerprint,
+        "model": model_fingerprint,
+        "maps": _maps(both, rows.labels, fitting),
+        "thresholds": {},
+        "evidence": {
+            "rows": {"fitted on": int(fitting.sum()), "reported on": int((~fitting).sum())},
+            "targets": {
+                "filter": {
+                    "miss rate": FILTER_MISS_RATE,
+                    "false positives": FILTER_FALSE_POSITIVES,
+                },
+                "model": {"miss rate": MODEL_MISS_RATE, "false positives": MODEL_FALSE_POSITIVES},
+            },
+            "miss rate": "share of the records that violate the category that the stage clears",
+            "false positives": "share of those that do not violate it with p >= flag_above",
+            "found on other rows": {},
+        },
+        "made": datetime.now(UTC).date().isoformat(),
+    }
+    p = {stage: _apply(document["maps"][stage], both) for stage in ("filter", "cascade")}
+    targets = {
+        "filter": (p["filter"], FILTER_MISS_RATE, FILTER_FALSE_POSITIVES),
+        "model": (p["cascade"], MODEL_MISS_RATE, MODEL_FALSE_POSITIVES),
+    }
+    for stage, (probability, miss_rate, false_positives) in targets.items():
+        clear = _joint(probability[fitting], rows.labels[fitting], miss_rate)
+        chosen = {
+            name: {
+                "clear_below": clear[k],
+                "flag_above": _flag(
+                    probability[fitting, k], rows.labels[fitting, k], clear[k], false_positives
+                )
+                if name != ANY
+                else None,
+            }
+            for k, name in enumerate(OUTPUTS)
+        }
+        document["thresholds"][stage] = chosen
+        cleared = (probability[~fitting] < np.array(clear, np.float32)).all(axis=1)
+        document["evidence"]["found on other rows"][stage] = {
+            name: _risks(probability[~fitting, k], cleared, rows.labels[~fitting, k], chosen[name])
+            for k, name in enumerate(OUTPUTS)
+        }
+    document["evidence"]["found on other rows"]["run"] = _run(
+        p, document["thresholds"], rows.labels, ~fitting
+    )
+    write_bytes(out, (json.dumps(document, indent=1) + "\n").encode())
+    out.chmod(0o644)  # it ships; outputs of a run are their owner's alone
+    calibration.Calibration.load(out)
+    for stage, risks in document["evidence"]["found on other rows"].items():
+        click.echo(
+            f"\n{stage:16} {'clear<':>8} {'flag>=':>8} {'n1':>6} {'missed':>8} {'n0':>6} "
+            f"{'false+':>8} {'cleared':>8} {'flagged':>8}"
+        )
+        for name, risk in risks.items():
+            pair = document["thresholds"].get(stage, {}).get(name, {})
+            clear, flag = pair.get("clear_below"), pair.get("flag_above")
+            click.echo(
+                f"{name:16} {_number(clear):>8} {_number(flag):>8} {risk['violating']:6} "
+                f"{_percent(risk['missed']):>8} {risk['harmless']:6} "
+                f"{_percent(risk['falsely flagged']):>8} "
+                f"{_percent(risk['harmless cleared']):>8} "
+                f"{_percent(risk['violating flagged']):>8}"
+            )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
+
+
+def _second_byte(text: str) -> int:
+    return hashlib.sha1(canonical(text).encode("utf-8", "replace")).digest()[1]
+
+
+def _maps(both: Floats, labels: npt.NDArray[np.int8], fitting: npt.NDArray[np.bool_]) -> Any:
+    """Maps of every stage and output; ``both`` is (n, K, 2): the model's and filter's scores."""
+    maps: dict[str, dict[str, Any]] = {"filter": {}, "model": {}, "cascade": {}}
+    for k, name in enumerate(OUTPUTS):
+        known = fitting & (labels[:, k] >= 0) & np.isfinite(both[:, k]).all(axis=1)
+        for stage, columns in {"filter": [1], "model": [0], "cascade": [0, 1]}.items():
+            beta = calibration.fit_map(both[known, k][:, columns], labels[known, k])
+            slope = dict(zip(columns, beta[:-1], strict=True))
+            maps[stage][name] = {
+                "model": float(slope.get(0, 0.0)),
+                "filter": float(slope.get(1, 0.0)),
+                "bias": float(beta[-1]),
+            }
+    return maps
+
+
+def _apply(maps: dict[str, dict[str, float]], both: Floats) -> Floats:
+    odds = [
+        maps[name]["bias"]
+        + sum(
+            maps[name][part] * both[:, k, i]
+            for i, part in enumerate(("model", "filter"))
+            if maps[name][part]
+        )
+        for k, name in enumerate(OUTPUTS)
+    ]
+    return calibration.sigmoid(np.stack(odds, axis=1))
+
+
+def _joint(p: Floats, labels: npt.NDArray[np.int8], miss_rate: float) -> list[float]:
+    """Clear thresholds (K,): the largest common quantile that keeps every joint miss rate."""
+    for quantile in np.arange(0.60, 0.0, -0.005):
+        clear = [
+            calibration.clear_threshold(p[labels[:, k] == 1, k], float(quantile))
+            for k in range(len(OUTPUTS))
+        ]
+        cleared = np.asarray((p < np.array(clear, np.float32)).all(axis=1))
+        if all(cleared[labels[:, k] == 1].mean() <= miss_rate for k in range(len(OUTPUTS))):
+            return clear
+    return [0.0] * len(OUTPUTS)
+
+
+def _flag(
+    p: Floats, labels: npt.NDArray[np.int8], clear: float, false_positives: float
+) -> float | None:
+    """The flag threshold, at least a half and at least the clear threshold; None for never."""
+    flag = max(clear, calibration.flag_threshold(p[labels == 0], false_positives), 0.5)
+    return None if math.isinf(flag) else flag
+
+
+def _risks(
+    p: Floats, cleared: npt.NDArray[np.bool_], labels: npt.NDArray[np.int8], chosen: dict[str, Any]
+) -> dict[str, Any]:
+    flag = math.inf if chosen["flag_above"] is None else chosen["flag_above"]
+
+    def share(of: npt.NDArray[np.bool_]) -> float | None:
+        return round(float(of.mean()), 5) if len(of) else None
+
+    return {
+        "violating": int((labels == 1).sum()),
+        "harmless": int((labels == 0).sum()),
+        "missed": share(cleared[labels == 1]),
+        "falsely flagged": share(p[labels == 0] >= flag),
+        "harmless cleared": share(cleared[labels == 0]),
+        "violating flagged": share(p[labels == 1] >= flag),
+    }
+
+
+def _run(
+    p: dict[str, Floats], thresholds: Any, labels: npt.NDArray[np.int8], rows: npt.NDArray[np.bool_]
+) -> dict[str, Any]:
+    """What both stages in a row do, without rules: shares cleared and flagged by either."""
+    cleared, flagged = np.zeros(rows.sum(), bool), np.zeros(rows.sum(), bool)
+    by_category = np.zeros((rows.sum(), len(OUTPUTS)), bool)
+    for stage, probability in (("filter", p["filter"][rows]), ("model", p["cascade"][rows])):
+        pairs = [thresholds[stage][name] for name in OUTPUTS]
+        clear = np.array([pair["clear_below"] for pair in pairs], np.float32)
+        flag = [math.inf if q["flag_above"] is None else q["flag_above"] for q in pairs]
+        over = probability >= np.array(flag, np.float32)
+        still = ~cleared & ~flagged
+        by_category |= over & still[:, None]
+        cleared |= still & ~over.any(axis=1) & (probability < clear).all(axis=1)
+        flagged |= still & over.any(axis=1)
+    by_category[:, -1] = flagged
+    never = {"flag_above": 0.5}
+    return {
+        name: _risks(by_category[:, k].astype(np.float32), cleared, labels[rows, k], never)
+        for k, name in enumerate(OUTPUTS)
+    }
+
+
+def _model_scores(
+    texts: pa.LargeStringArray, cache: Path | None, workers: int
+) -> tuple[Floats, str]:
+    """The default model's log-odds of all texts, float32 (n, K), and its fingerprint."""
+    with_model = open_model("default", policy=load_policy())
+    fingerprint = with_model.fingerprint
+    with_model.close()
+    key = hashlib.sha256(fingerprint.encode() + b"".join(t.as_buffer() for t in texts)).hexdigest()
+    path = cache / f"holdout-{key[:16]}.npy" if cache else None
+    if path and path.exists():
+        return np.load(path, allow_pickle=False), fingerprint
+    slices = [texts.slice(i, 500) for i in range(0, len(texts), 500)]
+    with (
+        ProcessPoolExecutor(workers) as pool,
+        click.progressbar(
+            pool.map(_score_slice, slices), length=len(slices), label="language model"
+        ) as answers,
+    ):
+        scores = np.concatenate(list(answers))
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, scores)
+    return scores, fingerprint
+
+
+def _score_slice(texts: pa.LargeStringArray) -> Floats:
+    model = open_model("default", policy=load_policy())
+    try:
+        return model.score(texts, None).scores
+    finally:
+        model.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+"""The labelled texts that every training script shares, read one way.
+
+``load_train``        data/train: the sets of ``SETS`` below. Trains the filter and the head.
+``load_weak_topics``  data/archive/reddit_weak_topics: subreddits as weak labels, low weights.
+``load_dev``          data/dev: for measuring only. Nothing may be trained or tuned on it.
+
+Rows marked ``holdout`` (about one in ten, by a hash of the text) are nobody's training data:
+calibration maps and thresholds are fitted on them. The hash ignores case and white space, so
+copies of a text fall on the same side whichever set they come from.
+
+A label is 1, 0 or -1 (unknown). Unknown is never negative, with two exceptions that follow
+from what the words mean: ordinary talk that nobody annotated (``presumed_benign``) is 0 for
+everything, and a text that violates no category (``any`` is 0) violates none in particular.
+A violation of some category is a violation: ``any`` is 1 where a category is 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from edgemod.words import ANY, CATEGORIES, OUTPUTS
+
+SET_LIMIT: Final = 8_000
+"""Rows a set counts for at most: larger sets are weighted down to this total."""
+
+HOLDOUT_BYTES: Final = 26
+"""First bytes of the SHA-1 (of 256) that fall into the holdout: 10.2 %."""
+
+
+@dataclass(frozen=True)
+class Set:
+    """How one training set is used: ``weight`` of a row, 0 leaves the set out.
+
+    ``broad``: where all labels that the set knows are 0, the text is taken to be harmless.
+    """
+
+    weight: float
+    broad: bool
+    reason: str
+
+
+SETS: Final = {
+    "ailuminate_demo_prompts": Set(1.0, False, "only positives; mild wording in places"),
+    "benign_banking77": Set(1.0, True, "customer service: hard negatives for scams"),
+    "benign_clinc150": Set(0.5, True, "short assistant queries, repetitive"),
+    "catqa": Set(1.0, False, "only positives"),
+    "certified_safety_prompts": Set(1.0, True, "requests, harmful and safe, of one style"),
+    "cold_zh": Set(0.0, False, "Chinese: the default policy supports English"),
+    "context_toxicity": Set(1.0, True, "Wikipedia talk at its natural base rate"),
+    "convabuse": Set(1.0, True, "abuse of chat bots, several expert raters"),
+    "davidson": Set(0.5, True, "lexicon sampled, known dialect bias, 83 % toxic"),
+    "diasafety": Set(0.3, True, "labels depend on a context that is not read here"),
+    "edos": Set(1.0, False, "only sexism was annotated"),
+    "fox_news_comments": Set(1.0, False, "only hate was annotated"),
+    "gptfuzz_prompts": Set(1.0, False, "harmful questions; templates are left out"),
+    "gptfuzz_responses": Set(0.3, True, "model answers: complied or refused"),
+    "hatemoji_build": Set(1.0, False, "contrast pairs: not hateful may still be rude"),
+    "hatexplain": Set(0.7, True, "offensive against normal is noisy (agreement 0.46)"),
+    "inthewild_jailbreak": Set(0.0, False, "role-play frames, a share of them harmless"),
+    "jigsaw_wiki_binary": Set(1.0, True, "toxic covers insults, threats, hate, obscenity"),
+    "jigsaw_wiki_multilabel": Set(1.0, True, "six labels on every row"),
+    "multijail": Set(1.0, False, "only positives"),
+    "online_misogyny": Set(1.0, False, "only misogyny was annotated"),
+    "presidio_synth_pii": Set(0.5, True, "made from templates, otherwise harmless"),
+    "reddit_cssrs": Set(0.0, False, "all posts of a user joined: no text has the label"),
+    "sms_smishing": Set(1.0, True, "ham is everyday messages"),
+    "sms_spam": Set(1.0, True, "ham is everyday messages"),
+    "tg_spam": Set(1.0, False, "a moderated group, mostly Russian"),
+    "threatgram": Set(0.7, False, "noisy; no threat may still be toxic"),
+    "toxic_spans_semeval": Set(1.0, False, "only positives"),
+}
+"""Every set of data/train. Notes on each are in data/MANIFEST.json."""
+
+_LEFT_OUT: Final = {
+    # What an assistant should not advise on is not what a moderator should remove.
+    "diasafety": ("category", ("Unauthorized Expertise", "Risk Ignorance")),
+    # A frame without the request it is meant to carry.
+    "gptfuzz_prompts": ("kind", ("jailbreak template",)),
+}
+"""set -> (key of its original label, values whose rows are left out)."""
+
+_PLACEHOLDERS: Final = {
+    "<user>": "@user",
+    "[USER]": "@user",
+    "<url>": "http://url",
+    "[URL]": "http://url",
+    "<number>": "0",
+}
+"""What publishers put in the place of names, and what other texts have there: a mark of one set
+would stand in for its labels."""
+
+WEAK_NEGATIVE: Final = 0.5
+WEAK_POSITIVE: Final = 0.3
+"""Weights of weakly labelled rows. Negatives count for more: they are what archives hold."""
+
+_TOPICS: Final[tuple[tuple[str, dict[str, int]], ...]] = (
+    (
+        "techsupport talesfromtechsupport TalesFromRetail legaladvice personalfinance penpals "
+        "AskMen AskWomen relationships relationship_advice tifu lockpicking netsec polyamory",
+        dict.fromkeys(OUTPUTS, 0),
+    ),
+    (  # Pictures: titles only, short, some of them suggestive.
+        "feet happygirls hotties nextdoorasians AsianCuties",
+        {"hate": 0, "threat_violence": 0, "self_harm": 0, "spam_scam": 0, "illicit": 0, "pii": 0},
+    ),
+    (  # Offers of goods and of company.
+        "Gunsforsale r4r DeadBedrooms",
+        {"hate": 0, "harassment": 0, "threat_violence": 0, "toxic": 0, "self_harm": 0},
+    ),
+    (  # Ordinary talk among groups that hate is aimed at: naming a group is not hate.
+        "asktransgender askgaybros lgbt gaymers TwoXChromosomes",
+        {"hate": 0, "harassment": 0, "threat_violence": 0, "toxic": 0, "spam_scam": 0},
+    ),
+    (  # Low spirits are not intent, but posts about suicide are among these: self_harm unknown.
+        "Anxiety bipolar depression MMFB offmychest",
+        {"hate": 0, "harassment": 0, "threat_violence": 0, "toxic": 0, "sexual": 0},
+    ),
+    ("SuicideWatch", {"self_harm": 1, ANY: 1, "hate": 0, "harassment": 0, "spam_scam": 0}),
+    (
+        "sex TwoXSex sexpertslounge SexPositive",
+        {"sexual": 1, ANY: 1, "hate": 0, "threat_violence": 0, "spam_scam": 0},
+    ),
+    (
+        "Drugs LSD opiates SilkRoad",
+        {"illicit": 1, ANY: 1, "hate": 0, "sexual": 0, "threat_violence": 0},
+    ),
+    ("MeanJokes", {"hate": 1, "toxic": 1, ANY: 1}),
+)
+WEAK_TOPICS: Final = {topic: labels for topics, labels in _TOPICS for topic in topics.split()}
+"""Subreddit -> weak labels. Topics with no clear reading (4chan, TheRedPill) are left out."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """n labelled texts."""
+
+    texts: list[str]
+    labels: npt.NDArray[np.int8]
+    """(n, 10), columns ``words.OUTPUTS``: 1 violates, 0 does not, -1 unknown."""
+    sets: npt.NDArray[np.str_]
+    """(n,) the set that each row came from."""
+    weights: npt.NDArray[np.float32]
+    """(n,) how much a row counts in training, greater than 0."""
+    holdout: npt.NDArray[np.bool_]
+    """(n,) rows that nobody trains on."""
+
+    def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> TrainingData:
+        """The rows of a mask or of indices."""
+        index = np.arange(len(self.texts))[rows]
+        return TrainingData(
+            [self.texts[i] for i in index],
+            self.labels[index],
+            self.sets[index],
+            self.weights[index],
+            self.holdout[index],
+        )
+
+    def arrow(self) -> pa.LargeStringArray:
+        """The texts as the rest of edgemod takes them."""
+        return pa.array(self.texts, type=pa.large_string())
+
+
+def concatenate(parts: Sequence[TrainingData]) -> TrainingData:
+    """All rows of the parts, in order."""
+    return TrainingData(
+        [text for part in parts for text in part.texts],
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.sets for part in parts]),
+        np.concatenate([part.weights for part in parts]),
+        np.concatenate([part.holdout for part in parts]),
+    )
+
+
+def canonical(text: str) -> str:
+    """The text without case and with white space squeezed: what the holdout hash sees."""
+    return " ".join(text.casefold().split())
+
+
+def in_holdout(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which texts nobody trains on, shape (n,)."""
+    digests = (hashlib.sha1(canonical(t).encode("utf-8", "replace")).digest() for t in texts)
+    return np.fromiter((digest[0] < HOLDOUT_BYTES for digest in digests), bool, len(texts))
+
+
+def load_train(data: Path) -> TrainingData:
+    """The training sets of ``data``/train, in the order of ``SETS``.
+
+    Left out: sets of weight 0, languages other than English, rows with no known label, and
+    copies of a text within its set.
+    """
+    parts = []
+    for name, use in SETS.items():
+        if use.weight == 0:
+            continue
+        table = pq.read_table(data / "train" / f"{name}.parquet")
+        table = table.filter(pc.equal(table["lang"], "en"))
+        key, values = _LEFT_OUT.get(name, ("", ()))
+        if key:
+            original = [json.loads(x).get(key) for x in table["orig_label"].to_pylist()]
+            table = table.filter(pa.array([value not in values for value in original]))
+        part = _read(table, name, broad=use.broad)
+        labels = part.labels
+        labels[(labels[:, -1] == 0)[:, None] & (labels == -1)] = 0
+        first = {canonical(text): i for i, text in reversed(list(enumerate(part.texts)))}
+        keep = np.zeros(len(part.texts), bool)
+        keep[list(first.values())] = True
+        part = part.take(keep & (labels != -1).any(axis=1))
+        part.weights[:] = use.weight * min(1.0, SET_LIMIT / max(len(part.texts), 1))
+        parts.append(part)
+    return concatenate(parts)
+
+
+def load_weak_topics(data: Path) -> TrainingData:
+    """Posts (title, new line, body) whose subreddit is a weak label; see ``WEAK_TOPICS``.
+
+    Where every label of a topic is 0, the title of a longer post is a row of its own as well:
+    most posts of an archive are no more than a title.
+    """
+    table = pq.read_table(data / "archive" / "reddit_weak_topics.parquet")
+    table = table.filter(pc.is_in(table["subreddit"], pa.array(list(WEAK_TOPICS))))
+    texts, topics = posts(table), table["subreddit"].to_pylist()
+    for row, title in enumerate(table["title"].to_pylist()):
+        if 1 not in WEAK_TOPICS[topics[row]].values() and title.strip() != texts[row]:
+            texts.append(title)
+            topics.append(topics[row])
+    labels = np.array([[WEAK_TOPICS[t].get(o, -1) for o in OUTPUTS] for t in topics], np.int8)
+    positive = (labels == 1).any(axis=1)
+    return TrainingData(
+        texts,
+        labels,
+        np.array([f"reddit/{topic}" for topic in topics]),
+        np.where(positive, WEAK_POSITIVE, WEAK_NEGATIVE).astype(np.float32),
+        in_holdout(texts),
+    )
+
+
+def load_dev(data: Path) -> dict[str, TrainingData]:
+    """The sets of ``data``/dev by name, with the labels they state. For measuring only."""
+    return {
+        path.stem: _read(pq.read_table(path), path.stem, broad=False)
+        for path in sorted((data / "dev").glob("*.parquet"))
+    }
+
+
+def posts(table: pa.Table) -> list[str]:
+    """The texts of an archive table: title, new line, body where there is one."""
+    pairs = zip(table["title"].to_pylist(), table["body"].to_pylist(), strict=True)
+    return [f"{title or ''}\n{body or ''}".strip() for title, body in pairs]
+
+
+def _read(table: pa.Table, name: str, *, broad: bool) -> TrainingData:
+    """The labels a table states, and ``any``, with weight 1."""
+    texts = table["text"].to_pylist()
+    for placeholder, usual in _PLACEHOLDERS.items():
+        texts = [text.replace(placeholder, usual) for text in texts]
+    categories = np.stack([_column(table, name) for name in CATEGORIES], axis=1)
+    anything = _column(table, "unsafe")
+    none_violated = (categories == 0).any(axis=1) & (categories != 1).all(axis=1)
+    if broad:
+        anything[(anything == -1) & none_violated] = 0
+    anything[(categories == 1).any(axis=1)] = 1
+    labels = np.column_stack((categories, anything))
+    labels[_column(table, "presumed_benign") == 1] = 0
+    return TrainingData(
+        texts,
+        labels,
+        np.full(len(texts), name),
+        np.ones(len(texts), np.float32),
+        in_holdout(texts),
+    )
+
+
+def _column(table: pa.Table, name: str) -> npt.NDArray[np.int8]:
+    """An int8 label column, -1 where it is null or absent."""
+    if name not in table.column_names:
+        return np.full(table.num_rows, -1, np.int8)
+    column = pc.fill_null(table[name].cast(pa.int8()), -1)
+    return np.asarray(column.to_numpy(), dtype=np.int8).copy()

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from edgemod import store
+from edgemod.encoder import PARITY, Encoder, Head, windows
+from edgemod.errors import ModelError
+from edgemod.llama import Tokens
+from edgemod.model import open_model
+from edgemod.policy import load_policy
+from edgemod.words import OUTPUTS
+
+LONG = "we walked along the river and talked about the garden for an hour " * 30
+HARSH = " you are a worthless idiot and I will break your legs "
+
+
+def column(*texts: str) -> pa.LargeStringArray:
+    return pa.array(texts, pa.large_string())
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Iterator[Encoder]:
+    model = open_model("default", policy=load_policy())
+    assert isinstance(model, Encoder)
+    yield model
+    model.close()
+
+
+@given(st.integers(0, 700), st.integers(1, 130), st.data())
+def test_windows_cover_every_token_and_overlap(n: int, size: int, data: st.DataObject) -> None:
+    overlap = data.draw(st.integers(0, size - 1))
+    tokens = np.arange(n, dtype=np.int32)
+    parts = windows(tokens, size, overlap)
+    assert sorted({int(t) for part in parts for t in part}) == list(range(n))
+    assert all(0 < len(part) <= size for part in parts)
+    for before, after in itertools.pairwise(parts):
+        assert (after[:overlap] == before[size - overlap :]).all()
+        assert len(after) > overlap, "a window with nothing new"
+
+
+def test_scores_are_log_odds_of_every_output(encoder: Encoder) -> None:
+    answer = encoder.score(column("have a lovely day", HARSH), None)
+    assert answer.scores.shape == (2, len(OUTPUTS))
+    assert answer.scores.dtype == np.float32
+    assert answer.windows.tolist() == [1, 1]
+    for output in ("toxic", "any"):
+        k = OUTPUTS.index(output)
+        assert answer.scores[0, k] < 0 < answer.scores[1, k]
+
+
+def test_a_text_has_the_greatest_of_its_windows(encoder: Encoder) -> None:
+    tokens = encoder._llama.tokenize(LONG.encode())
+    size, step = encoder.head.window, encoder.head.window - encoder.head.overlap
+    naive, start = [], 0
+    while True:
+        naive.append(encoder.head(encoder.vector(tokens[start : start + size])))
+        if start + size >= len(tokens):
+            break
+        start += step
+    answer = encoder.score(column(LONG))
+    assert (answer.scores[0] == np.max(naive, axis=0)).all()
+    assert answer.windows[0] == len(naive) > 1
+    assert answer.tokens[0] == len(tokens)
+
+
+@pytest.mark.parametrize("at", [0.0, 0.5, 1.0])
+def test_harm_anywhere_in_a_long_text_counts(encoder: Encoder, at: float) -> None:
+    cut = int(at * len(LONG))
+    hidden = LONG[:cut] + HARSH * 4 + LONG[cut:]
+    clean, harsh = encoder.score(column(LONG, hidden)).scores[:, OUTPUTS.index("toxic")]
+    assert harsh > clean + 1
+
+
+def test_alone_and_among_neighbours(encoder: Encoder) -> None:
+    assert encoder.self_test() <= PARITY
+    texts = ["ok", LONG, HARSH, "é" * 300, "漢字 😀", "a\0b"] * 2
+    together = encoder.score(column(*texts)).scores
+    alone = np.concatenate([encoder.score(column(text)).scores for text in texts])
+    assert (together == alone).all()
+
+
+@pytest.mark.parametrize("text", ["", "   \n\t", "\0\0", "\u200b\ufeff", "\x01\x07"])
+def test_a_text_without_tokens_is_not_scored(encoder: Encoder, text: str) -> None:
+    answer = encoder.score(column("fine", text, "fine"))
+    assert np.isnan(answer.scores[1]).all()
+    assert (answer.windows[1], answer.tokens[1]) == (0, 0)
+    assert np.isfinite(answer.scores[[0, 2]]).all()
+
+
+def test_no_texts(encoder: Encoder) -> None:
+    assert encoder.score(column()).scores.shape == (0, len(OUTPUTS))
+
+
+def test_slices_of_a_column(encoder: Encoder) -> None:
+    whole = column("one thing", "another thing", "a third thing")
+    assert (encoder.score(whole[1:]).scores == encoder.score(whole).scores[1:]).all()
+
+
+def test_equal_windows_are_scored_once(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    vector = encoder.vector
+
+    def counted(window: Tokens) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        calls.append(len(window))
+        return vector(window)
+
+    monkeypatch.setattr(encoder, "vector", counted)
+    encoder.score(column("Same text", "same TEXT", "other text", "same text"))
+    assert len(calls) == 2
+
+
+def test_a_failing_call_costs_only_its_text(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vector = encoder.vector
+
+    def failing(window: Tokens) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        if len(window) == 2:
+            raise ModelError("no")
+        return vector(window)
+
+    monkeypatch.setattr(encoder, "vector", failing)
+    scores = encoder.score(column("one", "one two", "one two three")).scores
+    assert np.isnan(scores).all(axis=1).tolist() == [False, True, False]
+
+
+def test_invalid_utf8_costs_only_its_text(encoder: Encoder) -> None:
+    texts = pa.array([b"fine", b"\xff\xfe", b"fine"], pa.large_binary()).view(pa.large_string())
+    scores = encoder.score(texts).scores
+    assert np.isnan(scores).all(axis=1).tolist() == [False, True, False]
+
+
+def test_a_head_is_bound_to_its_gguf() -> None:
+    entry = store.resolve("default")
+    with pytest.raises(ModelError, match="trained on another GGUF"):
+        Encoder.open(dataclasses.replace(entry, sha256="0" * 64))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"outputs": OUTPUTS[::-1]}, "not one this version of edgemod can use"),
+        ({"aggregation": "mean"}, "not one this version of edgemod can use"),
+        ({"overlap": 128}, "not one this version of edgemod can use"),
+        ({"window": "many"}, "the head cannot be read"),
+    ],
+)
+def test_a_head_for_something_else_is_refused(
+    tmp_path: Path, changed: dict[str, object], message: str
+) -> None:
+    head = store.resolve("default").head
+    assert head is not None
+    facts: dict[str, object] = {"outputs": OUTPUTS, "aggregation": "max", "window": 128}
+    facts |= {"overlap": 32, "base_sha256": "0" * 64} | changed
+    save_file(load_file(head), tmp_path / "head", {"head": json.dumps(facts)})
+    with pytest.raises(ModelError, match=message):
+        Head.load(tmp_path / "head")
+
+
+def test_a_damaged_head_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "head").write_bytes(b"\xff" * 100)
+    with pytest.raises(ModelError, match="the head cannot be read"):
+        Head.load(tmp_path / "head")
+
+
+def test_the_fingerprint_covers_both_files(encoder: Encoder) -> None:
+    entry = store.resolve("default")
+    other = Encoder.open(dataclasses.replace(entry, head_sha256="0" * 64))
+    assert other.fingerprint != encoder.fingerprint
+    assert len(other.fingerprint) == 64
+    other.close()

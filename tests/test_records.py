@@ -1,0 +1,1134 @@
+"""Every row of every input comes out exactly once, whatever its type, layout or damage."""
+
+import bz2
+import csv
+import datetime
+import gzip
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgemod import formats
+from edgemod.errors import InputError
+from edgemod.records import (
+    RECORDS,
+    TEXTS,
+    Chunk,
+    Columns,
+    Source,
+    chunk_of,
+    discover,
+    fingerprint,
+    read_chunks,
+    resolve_columns,
+)
+from edgemod.sources import partitions
+from edgemod.words import Status
+
+LIMIT = 1000
+TEXT = ("text",)
+
+
+def read(path: str | Path | Sequence[Path], chunk_rows: int = 4096, **named: Any) -> list[Chunk]:
+    sources = discover([path] if isinstance(path, str | Path) else path)
+    columns = resolve_columns(sources, **named)
+    chunks = list(read_chunks(sources, columns, chunk_rows=chunk_rows, max_text_bytes=LIMIT))
+    for chunk in chunks:
+        assert chunk.records.schema == RECORDS
+        assert chunk.texts.schema == TEXTS
+        chunk.records.validate(full=True)
+        chunk.texts.validate(full=True)
+    return chunks
+
+
+def from_chunk(
+    start: int, whole: list[Chunk], sources: list[Source], columns: Columns, **limits: int
+) -> list[Chunk]:
+    """Read again from a chunk on: after the rows of the chunks before."""
+    start = min(start, len(whole))
+    row = sum(chunk.records.num_rows for chunk in whole[:start])
+    chunks = read_chunks(
+        sources, columns, start=start, start_row=row, max_text_bytes=LIMIT, **limits
+    )
+    return list(chunks)
+
+
+def column(chunks: list[Chunk], name: str) -> list[Any]:
+    side = "records" if name in RECORDS.names else "texts"
+    return [value for chunk in chunks for value in getattr(chunk, side).column(name).to_pylist()]
+
+
+def statuses(chunks: list[Chunk]) -> list[str]:
+    return [Status(value).name for value in column(chunks, "status")]
+
+
+def parquet(path: Path, columns: dict[str, Any], **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path, **options)
+    return path
+
+
+# -- types and codecs ----------------------------------------------------------------------
+
+VALUES = ["plain", None, "", "h\u00e9llo \U0001f600", " \t\u200b", "x" * (LIMIT + 1)]
+EXPECTED = ["ok", "null_text", "empty_text", "ok", "empty_text", "too_long"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(),
+        pa.binary_view(), pa.dictionary(pa.int32(), pa.string()),
+        pa.dictionary(pa.int8(), pa.large_string()),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_text_type(tmp_path: Path, kind: pa.DataType) -> None:
+    if pa.types.is_dictionary(kind):
+        values = pa.array(VALUES, kind.value_type).dictionary_encode().cast(kind)
+    else:
+        values = pa.array(VALUES, pa.string()).cast(kind)
+    chunks = read(parquet(tmp_path / "a.parquet", {"text": values}), text=TEXT)
+    assert column(chunks, "text") == [*VALUES[:-1], "x" * LIMIT]
+    assert statuses(chunks) == EXPECTED
+    assert column(chunks, "message") == [-1] * 6
+    assert column(chunks, "record_id") == [f"a.parquet#{i}" for i in range(6)]
+
+
+def test_a_column_of_nulls(tmp_path: Path) -> None:
+    chunks = read(parquet(tmp_path / "a.parquet", {"text": pa.nulls(2)}), text=TEXT)
+    assert statuses(chunks) == ["null_text"] * 2
+
+
+@pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "brotli", "zstd", "lz4"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_every_codec(tmp_path: Path, codec: str, version: str) -> None:
+    texts = [f"text {i}" for i in range(5000)]
+    path = parquet(
+        tmp_path / "a.parquet", {"text": texts}, compression=codec, data_page_version=version
+    )
+    assert column(read(path), "text") == texts
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.string()], ids=str)
+def test_only_the_rows_that_are_not_utf8_are_marked(tmp_path: Path, kind: pa.DataType) -> None:
+    raw = pa.array([b"good", b"\xff", None, b"\xed\xa0\x80", "h\u00e9".encode()], pa.binary())
+    # A view: Parquet does not check strings, and neither must whoever writes a bad one.
+    values = pa.Array.from_buffers(kind, len(raw), raw.buffers())
+    chunks = read(parquet(tmp_path / "a.parquet", {"text": values}), text=TEXT)
+    assert statuses(chunks) == ["ok", "not_utf8", "null_text", "not_utf8", "ok"]
+    assert column(chunks, "text") == ["good", None, None, None, "h\u00e9"]
+
+
+@pytest.mark.parametrize(
+    ("text", "empty"),
+    [
+        ("\u3000\u2028", True), ("\u200d\ufeff\u2066", True), ("\u3164\u2800", True),
+        ("\ufe0f", True), ("\x00\x1b", True), ("\u00ad", True),
+        (".", False), ("\u2764\ufe0f", False), ("\u0915", False), ("\U000e0061", True),
+    ],
+)  # fmt: skip
+def test_what_counts_as_empty(tmp_path: Path, text: str, empty: bool) -> None:
+    chunks = read(parquet(tmp_path / "a.parquet", {"text": [text]}), text=TEXT)
+    assert statuses(chunks) == ["empty_text" if empty else "ok"]
+
+
+def test_several_text_columns_are_joined(tmp_path: Path) -> None:
+    table = {
+        "title": pa.array(["t", None, "", None, "", "t"]),
+        "body": pa.array([b"b", b"b", b"b", None, b"", b"\xff"], pa.binary()),
+    }
+    chunks = read(parquet(tmp_path / "a.parquet", table), text=("title", "body"))
+    assert column(chunks, "text") == ["t\nb", "b", "b", None, "", None]
+    assert statuses(chunks) == ["ok", "ok", "ok", "null_text", "empty_text", "not_utf8"]
+
+
+# -- ids, threads, times -------------------------------------------------------------------
+
+UUID = uuid.UUID(int=0x1234)
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (pa.array([7, None, -1], pa.int64()), ["7", "a.parquet#1", "-1"]),
+        (pa.array([2**64 - 1, 0, 1], pa.uint64()), [str(2**64 - 1), "0", "1"]),
+        (pa.array(["x", "", "x"]), ["x", "a.parquet#1", "x"]),
+        (pa.array(["x", None, "y"]).dictionary_encode(), ["x", "a.parquet#1", "y"]),
+        (pa.array([b"\xff\x00", None, b"a"], pa.binary()), ["ff00", "a.parquet#1", "61"]),
+        (pa.array([UUID.bytes] * 3, pa.uuid()), [str(UUID)] * 3),
+        (pa.array([7.0, None, 0.5]), ["7", "a.parquet#1", "0.5"]),
+        (pa.array([float("nan"), -3.0, 1e17]), ["a.parquet#0", "-3", "1e+17"]),
+        (pa.array([7, None, 8]).cast(pa.decimal128(38, 0)), ["7", "a.parquet#1", "8"]),
+        (pa.nulls(3), [f"a.parquet#{i}" for i in range(3)]),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+)
+def test_ids(tmp_path: Path, ids: pa.Array, expected: list[str]) -> None:
+    path = parquet(tmp_path / "a.parquet", {"key": ids, "text": ["a", "b", "c"]})
+    assert column(read(path, id="key"), "record_id") == expected
+
+
+MOMENT = datetime.datetime(2024, 5, 6, 7, 8, 9, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (pa.array([MOMENT.replace(tzinfo=None)], pa.timestamp("s")), "2024-05-06T07:08:09.000"),
+        (pa.array([MOMENT], pa.timestamp("ms", "Asia/Tokyo")), "2024-05-06T07:08:09.000Z"),
+        (pa.array([MOMENT.date()]), "2024-05-06"),
+        (pa.array([1714979289]), "2024-05-06T07:08:09.000Z"),
+        (pa.array([1714979289123]), "2024-05-06T07:08:09.123Z"),
+        (pa.array([1714979289123456]), "2024-05-06T07:08:09.123Z"),
+        (pa.array([1714979289123456789]), "2024-05-06T07:08:09.123Z"),
+        (pa.array([1714979289.5]), "2024-05-06T07:08:09.000Z"),
+        (pa.array([float("nan")]), None),
+        (pa.array([2024]), "2024"),
+        (pa.array(["yesterday"]), "yesterday"),
+        (pa.array([None], pa.int64()), None),
+    ],
+)
+def test_times(tmp_path: Path, times: pa.Array, expected: str | None) -> None:
+    path = parquet(tmp_path / "a.parquet", {"when": times, "text": ["a"]})
+    assert column(read(path, time="when"), "time") == [expected]
+
+
+def test_the_context_in_a_thread_is_the_text_before(tmp_path: Path) -> None:
+    table = {
+        "text": ["a1", "b1", "a2", "no", None, "a3", "no"],
+        "thread_id": ["a", "b", "a", None, "a", "a", None],
+        "author": [1, 2, 3, None, 1, 1, 1],
+    }
+    chunks = read(parquet(tmp_path / "a.parquet", table))
+    assert column(chunks, "context") == [None, None, "a1", None, "a2", None, None]
+    assert column(chunks, "thread_id") == table["thread_id"]
+    assert column(chunks, "author_id") == ["1", "2", "3", None, "1", "1", "1"]
+
+
+def test_a_context_column_is_taken_as_it_is(tmp_path: Path) -> None:
+    table = {"text": ["a", "b"], "context": ["before", None], "thread_id": ["t", "t"]}
+    path = parquet(tmp_path / "a.parquet", table)
+    assert column(read(path, context="context"), "context") == ["before", None]
+
+
+# -- conversations -------------------------------------------------------------------------
+
+TALKS: list[Any] = [
+    [{"role": "user", "content": "hi"}, {"role": "bot", "content": "yes?"}],
+    None,
+    [],
+    [{"role": None, "content": None}, {"role": "user", "content": "so"}, None],
+    [{"role": "bot", "content": None}, None],
+]
+
+
+def naive_messages(talks: list[Any]) -> list[tuple[Any, ...]]:
+    """(record, message, role, text, context) the slow way."""
+    rows: list[tuple[Any, ...]] = []
+    for record, talk in enumerate(talks):
+        before = None
+        for number, message in enumerate(talk or []):
+            if message and message["content"] is not None:
+                rows.append((record, number, message["role"], message["content"], before))
+                before = message["content"]
+        if before is None:
+            rows.append((record, -1, None, None, None))
+    return rows
+
+
+def message_rows(chunks: list[Chunk]) -> list[tuple[Any, ...]]:
+    names = ("record", "message", "role", "text", "context")
+    return list(zip(*(column(chunks, name) for name in names), strict=True))
+
+
+@pytest.mark.parametrize("roles", ["role", "from"])
+@pytest.mark.parametrize("wrap", [pa.list_, pa.large_list])
+def test_conversations(tmp_path: Path, roles: str, wrap: Any) -> None:
+    kind = wrap(pa.struct([("content", pa.string()), (roles, pa.string()), ("n", pa.int8())]))
+    talks = [
+        talk and [m and {roles: m["role"], "content": m["content"]} for m in talk] for talk in TALKS
+    ]
+    path = parquet(tmp_path / "a.parquet", {"chat_log": pa.array(talks, kind), "id": range(5)})
+    chunks = read(path)
+    assert message_rows(chunks) == naive_messages(TALKS)
+    assert statuses(chunks) == ["ok", "ok", "null_text", "null_text", "ok", "null_text"]
+
+
+def test_a_message_that_is_not_utf8_is_kept(tmp_path: Path) -> None:
+    kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.binary())]))
+    talks = [[{"role": "u", "content": b} for b in (None, b"\xff")]]
+    path = parquet(tmp_path / "a.parquet", {"messages": pa.array(talks, kind)})
+    chunks = read(path)
+    assert message_rows(chunks) == [(0, 1, "u", None, None)]
+    assert statuses(chunks) == ["not_utf8"]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(
+        st.none()
+        | st.lists(
+            st.none()
+            | st.fixed_dictionaries(
+                {"role": st.none() | st.just("user"), "content": st.none() | st.text(max_size=3)}
+            ),
+            max_size=4,
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.integers(1, 5),
+)
+def test_conversations_equal_the_slow_way(talks: list[Any], at: int) -> None:
+    kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    batch = pa.record_batch({"m": pa.array([None, *talks], kind)}).slice(min(at, len(talks)))
+    columns = Columns((), "m", None, None, None, None, None, ())
+    chunk = chunk_of(batch, columns, max_text_bytes=LIMIT)
+    assert message_rows([chunk]) == naive_messages(talks[min(at, len(talks)) - 1 :])
+
+
+def test_contents_made_of_parts(tmp_path: Path) -> None:
+    part = pa.struct([("type", pa.string()), ("text", pa.string())])
+    kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(part))]))
+    words, image = {"type": "text", "text": "one"}, {"type": "image", "text": None}
+    talks = [[
+        {"role": "u", "content": [words, image, {"type": "text", "text": "two"}]},
+        {"role": "u", "content": [image]}, {"role": "u", "content": None},
+        {"role": "u", "content": [words]}, {"role": "u", "content": []},
+    ]]  # fmt: skip
+    path = parquet(tmp_path / "a.parquet", {"messages": pa.array(talks, kind)})
+    chunks = read(path)
+    assert column(chunks, "text") == ["one\ntwo", "one"]
+    assert column(chunks, "message") == [0, 3]
+
+
+# -- files ---------------------------------------------------------------------------------
+
+
+def test_layouts_and_files_without_rows(tmp_path: Path) -> None:
+    """Empty files, empty row groups, other column orders, other text types: one stream."""
+    parquet(tmp_path / "a.parquet", {"id": ["0"], "text": ["t0"]})
+    parquet(tmp_path / "b.parquet", {"id": pa.array([], pa.string()), "text": pa.array([], "str")})
+    parquet(tmp_path / "c.parquet", {"text": pa.array([b"t1"], pa.binary()), "n": [1], "id": [1]})
+    fields = pa.schema([("text", pa.large_string()), ("id", pa.string())])
+    with pq.ParquetWriter(tmp_path / "d.parquet", fields) as writer:
+        for rows in ([], ["t2"], [], ["t3", "t4"], []):
+            writer.write_table(pa.table({"text": rows, "id": rows}, fields))
+    chunks = read(tmp_path, chunk_rows=2)
+    assert [chunk.index for chunk in chunks] == [0, 1, 2]
+    assert column(chunks, "text") == ["t0", "t1", "t2", "t3", "t4"]
+    assert column(chunks, "record_id") == ["0", "1", "t2", "t3", "t4"]
+    assert column(chunks, "source_row") == [0, 0, 0, 1, 2]
+
+
+def test_no_rows_give_no_chunks(tmp_path: Path) -> None:
+    assert read(parquet(tmp_path / "a.parquet", {"text": pa.array([], pa.string())})) == []
+
+
+def test_folders_globs_and_files(tmp_path: Path) -> None:
+    for name in (
+        "b.parquet", "a/x.pq", "a/_tmp/z.parquet", "a/.z.parquet", "_SUCCESS", "notes.md",
+        "lang=en/1.parquet", "_day=2/1.parquet",
+    ):  # fmt: skip
+        parquet(tmp_path / name, {"text": ["x"]})
+    (tmp_path / "notes.md").write_text("not data")
+    parquet(tmp_path / "000000_0", {"text": ["x"]})  # as Hive names files
+    everything = ["000000_0", "_day=2/1.parquet", "a/x.pq", "b.parquet", "lang=en/1.parquet"]
+    assert [s.path for s in discover([tmp_path])] == everything
+    assert [s.path for s in discover([f"{tmp_path}/**/*.parquet"])] == [
+        "_day=2/1.parquet", "b.parquet", "lang=en/1.parquet",
+    ]  # fmt: skip
+    assert [s.path for s in discover([tmp_path / "a" / "x.pq"])] == ["x.pq"]
+
+
+def test_a_file_given_twice_is_read_once(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "in" / "a.parquet", {"text": ["x"]})
+    (tmp_path / "in" / "link.parquet").symlink_to(path)
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    found = discover([tmp_path / "in", path, str(tmp_path / "in" / "*")])
+    assert [source.path for source in found] == ["a.parquet"]
+
+
+def test_equal_names_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("one/data", "two/data", "three"):
+        parquet(tmp_path / folder / "a.parquet", {"text": ["x"]})
+    parquet(tmp_path / "three" / "b.parquet", {"text": ["x"]})
+    found = discover([tmp_path / "one/data", tmp_path / "two/data", tmp_path / "three"])
+    assert [source.path for source in found] == [
+        "b.parquet", "one/data/a.parquet", "three/a.parquet", "two/data/a.parquet",
+    ]  # fmt: skip
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", {"text": ["x"]})
+    path.rename(tmp_path / os.fsdecode(b"caf\xe9.parquet"))
+    (tmp_path / os.fsdecode(b"\xe9.csv")).write_text("text\ny\n")
+    assert column(read(tmp_path), "record_id") == ["\\xe9.csv#0", "caf\\xe9.parquet#0"]
+
+
+def test_hive_partitions_are_columns(tmp_path: Path) -> None:
+    parquet(tmp_path / "room=a%20b" / "1.parquet", {"text": ["x"]})
+    parquet(tmp_path / "room=__HIVE_DEFAULT_PARTITION__" / "1.parquet", {"text": ["y"]})
+    chunks = read(tmp_path, thread="room")
+    assert column(chunks, "thread_id") == [None, "a b"]
+    assert column(chunks, "source")[1] == "room=a%20b/1.parquet"
+
+
+def test_partitions_begin_below_what_was_named(tmp_path: Path) -> None:
+    root = tmp_path / "run=7"
+    parquet(root / "room=a" / "1.parquet", {"text": ["x"]})
+    names = (tmp_path, root, root / "room=a", root / "room=a/1.parquet", f"{root}/*/*.parquet")
+    keys = [partitions(discover([name])[0]) for name in names]
+    assert keys == [{"run": "7", "room": "a"}, {"room": "a"}, {}, {}, {"room": "a"}]
+
+
+@pytest.mark.parametrize("made", ["decisions", "work"])
+def test_a_run_inside_the_input_is_not_input(tmp_path: Path, made: str) -> None:
+    for name in ("a.parquet", "sub/out/queue.parquet", f"sub/out/{made}/part-000000.parquet"):
+        parquet(tmp_path / "in" / name, {"text": ["x"]})
+    parquet(tmp_path / "in" / "sub" / "decisions" / "b.parquet", {"text": ["x"]})
+    root, run = tmp_path / "in", tmp_path / "in" / "sub" / "out"
+    (run / "run.json").write_text("{}")
+    expected = ["a.parquet", "sub/decisions/b.parquet"]
+    for named in (root, f"{root}/**", f"{root}/**/*.parquet", f"{root}/*"):
+        assert [source.path for source in discover([named])] == expected
+    assert len(discover([run / "queue.parquet"])) == 1  # what is named is read
+    with pytest.raises(InputError) as caught:
+        discover([run])
+    assert str(caught.value) == (
+        f"{run}: holds what an edgemod run wrote\n  name the folder that the run's input is in"
+    )
+
+
+def test_the_fingerprint_covers_names_and_bytes(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", {"text": ["x"]})
+    first = fingerprint(discover([path]))
+    assert first == fingerprint(discover([tmp_path]))
+    path.rename(tmp_path / "b.parquet")
+    second = fingerprint(discover([tmp_path]))
+    parquet(tmp_path / "b.parquet", {"text": ["y"]})
+    assert len({first, second, fingerprint(discover([tmp_path]))}) == 3
+    assert len(first) == 64
+
+
+def test_chunks_travel_light(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", {"text": ["x" * 100] * 5000})
+    chunk = read(path, chunk_rows=10)[3]
+    data = pickle.dumps(chunk)
+    assert len(data) < 10_000
+    assert pickle.loads(data).texts.equals(chunk.texts)
+
+
+# -- chunks, resuming, memory --------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    layout=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 17)), min_size=1, max_size=4),
+    form=st.sampled_from(["parquet", "csv", "jsonl"]),
+    chunk_rows=st.integers(1, 23),
+    start=st.integers(0, 6),
+)
+def test_resuming_gives_the_tail(
+    tmp_path_factory: pytest.TempPathFactory,
+    layout: list[tuple[int, int]],
+    form: str,
+    chunk_rows: int,
+    start: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("resume")
+    texts = []
+    for number, (rows, group) in enumerate(layout):
+        values = [f"{number}.{row}" for row in range(rows)]
+        texts += values
+        table = pa.table({"text": pa.array(values, pa.string())})
+        path = folder / f"{number}.{form}"
+        if form == "parquet":
+            pq.write_table(table, path, row_group_size=group)
+        elif form == "csv":
+            path.write_text("\n".join(["text", *values]))
+        else:
+            path.write_text("".join(f'{{"text": "{value}"}}\n' for value in values))
+    sources = discover([folder])
+    columns = resolve_columns(sources, text=TEXT)
+    whole = list(read_chunks(sources, columns, chunk_rows=chunk_rows, max_text_bytes=LIMIT))
+    assert column(whole, "text") == texts
+    assert all(chunk.records.num_rows == chunk_rows for chunk in whole[:-1])
+    assert from_chunk(start, whole, sources, columns, chunk_rows=chunk_rows) == whole[start:]
+
+
+def naive_slices(sizes: list[int], chunk_rows: int, chunk_bytes: int) -> list[int]:
+    """Rows of each chunk, the slow way."""
+    slices, rows, held = [], 0, 0
+    for size in sizes:
+        rows, held = rows + 1, held + size
+        if rows == chunk_rows or held >= chunk_bytes:
+            slices.append(rows)
+            rows, held = 0, 0
+    return [*slices, rows] if rows else slices
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    texts=st.lists(st.none() | st.text(max_size=9), min_size=1, max_size=40),
+    form=st.sampled_from(["text", "joined", "talk", "parts", "damaged"]),
+    chunk_rows=st.integers(1, 9),
+    chunk_bytes=st.integers(1, 40),
+    start=st.integers(0, 6),
+)
+def test_a_chunk_ends_with_the_row_that_fills_it(
+    tmp_path_factory: pytest.TempPathFactory,
+    texts: list[str | None],
+    form: str,
+    chunk_rows: int,
+    chunk_bytes: int,
+    start: int,
+) -> None:
+    path = tmp_path_factory.mktemp("full") / "a.parquet"
+    sizes = [len((text or "").encode()) for text in texts]
+    columns = Columns(("text",), None, None, None, None, None, None, ())
+    values: dict[str, Any] = {"text": pa.array(texts, pa.string())}
+    if form == "joined":
+        values["more"] = values["text"].cast(pa.binary_view())
+        columns = replace(columns, text=("text", "more"))
+        sizes = [2 * size for size in sizes]
+    elif form in ("talk", "parts"):
+        content = pa.string() if form == "talk" else pa.list_(pa.string())
+        kind = pa.list_(pa.struct([("n", pa.int8()), ("content", content)]))
+        said = [text if form == "talk" else text and [text] for text in texts]
+        talks: list[Any] = [text and [{"content": text}] * 2 for text in said]
+        values = {"talk": pa.array(talks, kind)}
+        columns = replace(columns, text=(), conversation="talk")
+        sizes = [2 * size for size in sizes]
+    pq.write_table(
+        pa.table(values), path, row_group_size=7, compression="none", use_dictionary=False,
+        write_page_checksum=True, write_statistics=False,
+    )  # fmt: skip
+    sources = discover([path])
+    if form == "damaged":
+        path.write_bytes(path.read_bytes()[:4] + b"\xff" * 12 + path.read_bytes()[16:])
+        sizes[:7] = [0] * len(sizes[:7])
+    limits = {"chunk_rows": chunk_rows, "chunk_bytes": chunk_bytes}
+    whole = list(read_chunks(sources, columns, **limits, max_text_bytes=LIMIT))
+    slices = [chunk.records.num_rows for chunk in whole]
+    assert slices == naive_slices(sizes, chunk_rows, chunk_bytes)
+    assert from_chunk(start, whole, sources, columns, **limits) == whole[start:]
+
+
+@pytest.mark.parametrize("place", [(0, 1), (2, 1), (2, 9)])
+def test_a_place_where_no_chunk_begins(tmp_path: Path, place: tuple[int, int]) -> None:
+    sources = discover([parquet(tmp_path / "a.parquet", {"text": ["x"] * 20})])
+    start, row = place
+    with pytest.raises(ValueError, match=f"do not end at {row}"):
+        list(
+            read_chunks(
+                sources, resolve_columns(sources), chunk_rows=4, start=start, start_row=row,
+                max_text_bytes=LIMIT,
+            )
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("group", [100, 10**9])
+@pytest.mark.parametrize("role", ["text", "context"])
+def test_memory_does_not_grow_with_the_texts(tmp_path: Path, group: int, role: str) -> None:
+    long = pa.array([f"{i} {'x' * 50_000}" for i in range(4000)])
+    table = {"text": long} if role == "text" else {"text": ["x"] * 4000, "before": long}
+    path = parquet(tmp_path / "a.parquet", table, row_group_size=group, use_dictionary=False)
+    del long, table
+    sources = discover([path])
+    columns = resolve_columns(sources, text=TEXT, context=None if role == "text" else "before")
+    before, peak = pa.total_allocated_bytes(), 0
+    for _ in read_chunks(sources, columns, max_text_bytes=10**6):
+        peak = max(peak, pa.total_allocated_bytes() - before)
+    assert peak < 100 * 2**20
+
+
+def test_what_travels_of_long_texts_and_contexts(tmp_path: Path) -> None:
+    long = "\U0001f600" * 2000  # 4 bytes each
+    table: dict[str, list[str | None]] = {
+        "text": ["x" + long, "y", " " * 2000],
+        "thread_id": ["t", "t", "t"],
+    }
+    table["before"] = [None, long + "xyz", "short"]
+    path = parquet(tmp_path / "a.parquet", table)
+    chunks = read(path)
+    assert statuses(chunks) == ["too_long", "ok", "empty_text"]
+    cut = "x" + "\U0001f600" * 249  # 997 of the 1,000 bytes that the limit leaves
+    assert column(chunks, "text") == [cut, "y", " " * LIMIT]
+    assert column(chunks, "context") == [None, cut, "y"]
+    ends = ["\U0001f600" * 1023 + "xyz", "short"]  # 4,095 of 4,096 bytes
+    assert column(read(path, context="before"), "context") == [None, *ends]
+    talk = [{"role": "u", "content": text} for text in ("b" + "a" * 5000, "c")]
+    path = parquet(tmp_path / "talk.parquet", {"messages": [talk]})
+    sources = discover([path])
+    chunks = list(read_chunks(sources, resolve_columns(sources), max_text_bytes=10**6))
+    assert column(chunks, "context") == [None, "a" * 4096]
+
+
+def test_resuming_does_not_read_what_it_skips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = parquet(tmp_path / "a.parquet", {"text": ["x"] * 50_000}, row_group_size=5000)
+    sources = discover([path])
+    columns = resolve_columns(sources)
+    read_groups: list[int] = []
+    iter_batches = pq.ParquetFile.iter_batches
+
+    def spy(self: pq.ParquetFile, size: int, groups: list[int], **options: Any) -> Any:
+        read_groups.extend(groups)
+        return iter_batches(self, size, groups, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
+    place = {"start": 5, "start_row": 40_000}
+    list(read_chunks(sources, columns, chunk_rows=8000, **place, max_text_bytes=LIMIT))
+    assert read_groups == [8, 9]
+
+
+@pytest.mark.parametrize("group", [100, 10**9])
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, group: int) -> None:
+    peaks = []
+    for rows in (20_000, 200_000):
+        texts = pa.array([f"{i} of many, padded to a length: {'x' * 100}" for i in range(rows)])
+        path = parquet(tmp_path / f"{rows}.parquet", {"text": texts}, row_group_size=group)
+        del texts
+        before, peak = pa.total_allocated_bytes(), 0
+        sources = discover([path])
+        columns = resolve_columns(sources)
+        for _ in read_chunks(sources, columns, chunk_rows=2000, max_text_bytes=LIMIT):
+            peak = max(peak, pa.total_allocated_bytes() - before)
+        peaks.append(peak)
+    assert peaks[1] < 1.5 * peaks[0] + 2**20
+    assert peaks[1] < 8 * 2**20
+
+
+# -- damage --------------------------------------------------------------------------------
+
+
+def test_one_bad_page_costs_its_row_group_only(tmp_path: Path) -> None:
+    texts = [f"{i} " + "x" * 50 for i in range(30_000)]
+    path = parquet(
+        tmp_path / "a.parquet", {"id": range(30_000), "text": texts}, row_group_size=10_000,
+        use_dictionary=False, compression="none", write_page_checksum=True, data_page_size=4096,
+    )  # fmt: skip
+    data = bytearray(path.read_bytes())
+    data[data.index(b"18000 xxxx") + 8] ^= 4
+    path.write_bytes(data)
+    chunks = read(path, chunk_rows=7000)
+    assert column(chunks, "source_row") == list(range(30_000))
+    found = statuses(chunks)
+    lost = found.index("unreadable")
+    assert 10_000 <= lost <= 18_000
+    assert found == ["ok"] * lost + ["unreadable"] * (20_000 - lost) + ["ok"] * 10_000
+    assert column(chunks, "record_id")[lost - 1 : lost + 1] == [str(lost - 1), f"a.parquet#{lost}"]
+    sources = discover([path])
+    columns = resolve_columns(sources)
+    assert from_chunk(2, chunks, sources, columns, chunk_rows=7000) == chunks[2:]
+
+
+def test_one_bad_page_among_small_row_groups(tmp_path: Path) -> None:
+    texts = [f"text {i:04}" for i in range(100)]
+    path = parquet(
+        tmp_path / "a.parquet", {"text": texts}, row_group_size=10, use_dictionary=False,
+        compression="none", write_page_checksum=True, write_statistics=False,
+    )  # fmt: skip
+    path.write_bytes(path.read_bytes().replace(b"text 0042", b"text_0042", 1))
+    assert statuses(read(path)) == ["ok"] * 40 + ["unreadable"] * 10 + ["ok"] * 50
+
+
+FUZZ = """
+import json, random, sys
+from collections import Counter
+from pathlib import Path
+from edgemod.errors import InputError
+from edgemod.inspection import inspect
+from edgemod.records import discover, read_chunks, resolve_columns
+
+folder, rows = Path(sys.argv[1]), int(sys.argv[2])
+seen = Counter()
+originals = sorted(folder.glob("*.parquet"))
+for seed in range(int(sys.argv[3])):
+    draw = random.Random(seed)
+    data = bytearray(draw.choice(originals).read_bytes())
+    for _ in range(draw.choice((1, 1, 2, 8))):
+        data[draw.randrange(4, len(data))] ^= 1 << draw.randrange(8)
+    if draw.random() < 0.05:
+        data = data[: draw.randrange(len(data))]
+    path = folder / "damaged" / "x.parquet"
+    path.write_bytes(data)
+    named = draw.choice(({"text": ("text",)}, {"conversation": "messages"}))
+    try:
+        inspect(path)
+        sources = discover([path])
+        columns = resolve_columns(sources, **named)
+        chunks = list(read_chunks(sources, columns, chunk_rows=64, max_text_bytes=10_000))
+    except InputError as error:
+        assert "x.parquet" in str(error) and error.fix, error
+        seen["error"] += 1
+        continue
+    numbers = [n for chunk in chunks for n in chunk.records.column("source_row").to_pylist()]
+    assert numbers == list(range(rows)), (seed, len(numbers))
+    for chunk in chunks:
+        chunk.records.validate(full=True)
+        chunk.texts.validate(full=True)
+        owners = set(chunk.texts.column("record").to_pylist())
+        assert owners == set(range(chunk.records.num_rows)), seed
+    lost = any(6 in chunk.texts.column("status").to_pylist() for chunk in chunks)
+    seen["lost rows" if lost else "read"] += 1
+print(json.dumps(seen))
+"""
+
+
+def test_flipped_bits_never_lose_or_double_a_row(tmp_path: Path) -> None:
+    """In a child, since what a flipped bit may crash is native code."""
+    rows = 300
+    talks = [
+        [{"role": "user", "content": f"hi {i} {j}"} for j in range(i % 4)] for i in range(rows)
+    ]
+    table = {
+        "id": pa.array([f"r{i}" for i in range(rows)]).dictionary_encode(),
+        "text": [f"text number {i} " * (i % 7 + 1) for i in range(rows)],
+        "created_at": pa.array(range(rows), pa.timestamp("ms", "Asia/Tokyo")),
+        "messages": talks,
+    }
+    for codec in ("none", "snappy", "gzip", "brotli", "zstd", "lz4"):
+        for checksum in (False, True):
+            parquet(
+                tmp_path / f"{codec}-{checksum}.parquet", table, compression=codec,
+                row_group_size=37 if checksum else 130, write_page_checksum=checksum,
+                data_page_size=512, data_page_version="2.0" if codec == "zstd" else "1.0",
+            )  # fmt: skip
+    (tmp_path / "damaged").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", FUZZ, str(tmp_path), str(rows), "200"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert set(json.loads(done.stdout)) == {"error", "lost rows", "read"}
+
+
+def test_every_bad_file_is_named_before_anything_starts(tmp_path: Path) -> None:
+    good = parquet(tmp_path / "good.parquet", {"text": ["x"]})
+    data = good.read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(data[:-20])
+    (tmp_path / "empty.parquet").write_bytes(b"")
+    (tmp_path / "other.parquet").write_bytes(b"<html>not here</html>")
+    (tmp_path / "footer.parquet").write_bytes(data[:-60] + bytes(52) + data[-8:])
+    (tmp_path / "secret.parquet").write_bytes(data[:-4] + b"PARE")
+    with pytest.raises(InputError) as caught:
+        discover([tmp_path])
+    assert str(caught.value) == (
+        "5 input files cannot be read\n"
+        "  cut.parquet: is truncated: the Parquet footer is missing\n"
+        "  empty.parquet: is empty (0 bytes)\n"
+        "  footer.parquet: the Parquet footer is damaged\n"
+        "  other.parquet: is not a Parquet file\n"
+        "  secret.parquet: is an encrypted Parquet file, which edgemod cannot read\n"
+        "  copy these files again from where they were made, or leave them out"
+    )
+
+
+def test_a_file_that_changed_is_not_read(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", {"text": ["x"]})
+    sources = discover([path])
+    columns = resolve_columns(sources)
+    parquet(path, {"text": ["x", "y"]})
+    with pytest.raises(InputError, match="changed while it was being read"):
+        list(read_chunks(sources, columns, max_text_bytes=LIMIT))
+    path.unlink()
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        list(read_chunks(sources, columns, max_text_bytes=LIMIT))
+
+
+# -- CSV and JSONL -------------------------------------------------------------------------
+
+MESSY = (
+    b'id,text\n1,one\n2,too,many\n3,"two\nlines, ""quoted"""\n4\n\n5,\xff\n'
+    b'6,5" pipe\n7,\n8,a\x00b\n'
+)
+MESSY_STATUS = ["ok", "unreadable", "ok", "unreadable", "not_utf8", "ok", "empty_text", "ok"]
+MESSY_TEXT = ["one", None, 'two\nlines, "quoted"', None, None, '5" pipe', "", "a\0b"]
+
+
+def test_malformed_csv_rows_have_records(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + MESSY)
+    chunks = read(path)
+    assert statuses(chunks) == MESSY_STATUS
+    assert column(chunks, "text") == MESSY_TEXT
+    assert column(chunks, "record_id") == ["1", "a.csv#1", "3", "a.csv#3", *"5678"]
+    assert column(chunks, "source_row") == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status"),
+    [(b"9,a,\xff\n", "unreadable"), (b'9,"' + b"x" * 300_000 + b'"\n', "too_long")],
+    ids=["bytes", "long"],
+)
+def test_csv_goes_on_where_pyarrow_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: bytes, status: str
+) -> None:
+    """A malformed row, or one longer than a block, ends pyarrow's reading."""
+    monkeypatch.setattr(formats, "CSV_BLOCK", 100_000)
+    path = tmp_path / "a.csv"
+    path.write_bytes(MESSY + trouble + b"10,after\n")
+    chunks = read(path, chunk_rows=3)
+    assert statuses(chunks) == [*MESSY_STATUS, status, "ok"]
+    assert column(chunks, "text")[:8] == MESSY_TEXT
+    assert column(chunks, "text")[-1] == "after"
+
+
+def test_a_long_csv_field_does_not_cost_the_rows_after(tmp_path: Path) -> None:
+    """Inside quotes, a text that looks like rows stays one text."""
+    long = "not,a,row\nnor,this\n" * 10_000
+    path = tmp_path / "a.csv"
+    path.write_text(f'id,text\n1,two,many\n2,"{long}"\n3,after\n')
+    sources = discover([path])
+    chunks = list(read_chunks(sources, resolve_columns(sources), max_text_bytes=10**6))
+    assert statuses(chunks) == ["unreadable", "ok", "ok"]
+    assert column(chunks, "text") == [None, long, "after"]
+
+
+def test_nothing_is_made_up_after_an_endless_csv_field(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('id,text\n0,first\n1,two,many\n2,"' + "not,a\n" * 1000 + '"\n3,after\n')
+    limit = csv.field_size_limit(1000)
+    try:
+        chunks = read(path)
+    finally:
+        csv.field_size_limit(limit)
+    assert statuses(chunks) == ["ok", "unreadable", "unreadable"]
+
+
+@pytest.mark.parametrize(
+    "line", ["1,secret " + "x" * 60, "secret,secret,1", ",,", '"sec\nret' + "x" * 60 + '",1'],
+    ids=["long", "twice", "empty", "lines"],
+)  # fmt: skip
+def test_a_csv_without_a_header(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"{line}\n2,b\n")
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert str(caught.value) == (
+        "a.csv: this CSV seems to have no header\n  begin the file with a line of column names, "
+        "all different, each of at most 64 characters"
+    )
+
+
+def test_a_csv_header_may_have_empty_cells(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(",text,,\n0,a,,\n1,b\n")
+    assert column(read(path), "text") == ["a", None]
+
+
+def test_csv_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "CSV_BLOCK", 200)
+    draw = random.Random(1)
+    rows = [draw.choice(["a,b", "a", "a,b,c"]) for _ in range(500)]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["text,n", *rows]))
+    found = statuses(read(path, text=TEXT, chunk_rows=70))
+    assert found == ["ok" if row.count(",") == 1 else "unreadable" for row in rows]
+
+
+def test_tabs_and_compression(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"id\ttext\n1\ta, b\n"))
+    with pa.output_stream(str(tmp_path / "b.csv.zst"), compression="zstd") as stream:
+        stream.write(b"text,id\nc,2\n")
+    with pa.output_stream(str(tmp_path / "c.jsonl.gz"), compression="gzip") as stream:
+        stream.write(b'{"text": "d", "id": 3}\n')
+    (tmp_path / "d.csv.bz2").write_bytes(bz2.compress(b"id,text\n4,e\n"))
+    (tmp_path / "d.jsonl").write_bytes(b"")
+    (tmp_path / "e.csv").write_bytes(b"")
+    chunks = read(tmp_path)
+    assert column(chunks, "text") == ["a, b", "c", "d", "e"]
+    assert column(chunks, "record_id") == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz"])
+def test_a_cut_compressed_file_says_so(tmp_path: Path, name: str) -> None:
+    draw = random.Random(0)
+    texts = [str(draw.random()) for _ in range(60_000)]
+    if "csv" in name:
+        data = "\n".join(["id,text", *(f"{i},{text}" for i, text in enumerate(texts))])
+    else:
+        data = "\n".join(json.dumps({"id": i, "text": text}) for i, text in enumerate(texts))
+    packed = gzip.compress(data.encode(), 1)
+    (tmp_path / name).write_bytes(packed[: len(packed) // 2])
+    chunks = read(tmp_path / name)
+    found = statuses(chunks)
+    assert Counter(found) == {"ok": len(found) - 1, "unreadable": 1}
+    assert found[-1] == "unreadable"
+    assert column(chunks, "text")[:-1] == texts[: len(found) - 1]
+
+
+def test_a_damaged_compressed_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv.gz").write_bytes(b"not gzip")
+    with pytest.raises(InputError) as caught:
+        read(tmp_path)
+    assert str(caught.value) == (
+        "a.csv.gz: cannot be read: its bytes cannot be decompressed\n"
+        "  check that the file is whole, still there, and that you may read it"
+    )
+
+
+def test_malformed_json_lines_have_records(tmp_path: Path) -> None:
+    lines = [
+        b'{"id": 1, "text": "one", "n": {"x": 1}}', b'{"id": 2, "text": "cut', b"",
+        b'{"id": 3, "text": "\\ud83d\\ude00"}', b'{"id": 4, "text": "\\ud800"}',
+        b'{"id": 5, "text": "\xff"}', b'{"id": "six", "text": 6}', b"[1]", b'{"text": null}',
+        b'{"id": 9, "text": ["no"]}', b'{"id": 10, "text": "a"}{"id": 11, "text": "b"}',
+        b"[" * 100_000, b'{"id": 12, "text": "last"}',
+    ]  # fmt: skip
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines))
+    chunks = read(path)
+    assert statuses(chunks) == [
+        "ok", "unreadable", "ok", "not_utf8", "not_utf8", "ok", "unreadable", "null_text",
+        "unreadable", "unreadable", "unreadable", "ok",
+    ]  # fmt: skip
+    ids = column(chunks, "record_id")
+    assert (ids[0], *ids[2:6], ids[11]) == ("1", "3", "4", "5", "six", "12")
+    assert [t for t in column(chunks, "text") if t] == ["one", "\U0001f600", "6", "last"]
+
+
+def test_json_blocks_and_long_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "JSONL_BLOCK", 64)
+    texts = [str(i) * (i % 50) for i in range(300)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    assert column(read(path, chunk_rows=17), "text") == texts
+
+
+def test_json_conversations(tmp_path: Path) -> None:
+    talks = [
+        [{"role": "user", "content": "hi", "extra": [1]}],
+        [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image"}, "b"]}],
+        None,
+        [{"role": "bot", "content": None}, {"content": "x"}],
+        [{"role": "bot", "content": "\ud800"}],
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"messages": talk}) for talk in talks))
+    chunks = read(path)
+    assert statuses(chunks)[-1] == "not_utf8"
+    assert message_rows(chunks) == [
+        (0, 0, "user", "hi", None), (1, 0, "user", "a\nb", None), (2, -1, None, None, None),
+        (3, 1, None, "x", None),
+        (4, -1, None, None, None),
+    ]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    body=st.lists(
+        st.sampled_from([b"1,a", b'2,"b"', b'"', b",", b"\n", b"\r", b"\xff", b"x", b"{", b"}",
+                         b'{"text": "a"}', b'"text"', b":", b"[", b"\x00", b"\\ud800"]),
+        max_size=40,
+    ).map(b"".join),
+    form=st.sampled_from(["csv", "jsonl"]),
+    start=st.integers(0, 4),
+)  # fmt: skip
+def test_any_bytes_give_records_and_the_same_on_resuming(
+    tmp_path_factory: pytest.TempPathFactory, body: bytes, form: str, start: int
+) -> None:
+    path = tmp_path_factory.mktemp("bytes") / f"a.{form}"
+    head = b"id,text\n" if form == "csv" else b'{"text": "first"}\n'
+    path.write_bytes(head + body)
+    sources = discover([path])
+    columns = resolve_columns(sources, text=TEXT)
+    limits = {"chunk_rows": 3, "chunk_bytes": 4}
+    whole = list(read_chunks(sources, columns, **limits, max_text_bytes=LIMIT))
+    if form == "jsonl":
+        lines = [line for line in (head + body).split(b"\n") if line.strip()]
+        assert len(column(whole, "source_row")) == len(lines)
+    assert column(whole, "source_row") == list(range(len(column(whole, "source_row"))))
+    assert from_chunk(start, whole, sources, columns, **limits) == whole[start:]
+
+
+def test_utf16_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("id,text\n1,a\n".encode("utf-16"))
+    with pytest.raises(InputError) as caught:
+        read(tmp_path / "a.csv")
+    assert str(caught.value) == (
+        "a.csv: the header is not UTF-8\n  convert the file to UTF-8, for example with iconv"
+    )
+
+
+# -- which columns -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "notice"),
+    [
+        ({"title": ["x"], "Body": ["y"]}, "text column: using 'Body' (guessed by name)"),
+        ({"messageText": ["x"], "n": ["y"]}, "text column: using 'messageText' (guessed by name)"),
+        ({"utt": ["x"], "userId": ["y"]}, "text column: using 'utt' (guessed as the only text)"),
+        ({"p": ["x"], "q": ["y" * 9]}, "text column: using 'q' (guessed by length)"),
+        ({"text": [1], "body": ["y"]}, "text column: using 'body' (guessed by name)"),
+        (
+            {"log": [[{"from": "a", "value": "b"}]], "p": ["x"]},
+            "conversation column: using 'log' (guessed by type)",
+        ),
+        (
+            {"messages": [[{"from": "a", "value": "b"}]], "text": ["x"]},
+            "conversation column: using 'messages' (guessed by name)",
+        ),
+    ],
+)
+def test_guesses(tmp_path: Path, table: dict[str, Any], notice: str) -> None:
+    sources = discover([parquet(tmp_path / "a.parquet", table)])
+    role = notice.split()[0]
+    assert resolve_columns(sources).notices[0] == f"{notice}; say --{role}-column to choose"
+
+
+def test_the_other_columns_are_guessed_too(tmp_path: Path) -> None:
+    names = {"text": "x", "id": "1", "createdAt": "2020", "user": "u", "Thread ID": "t"}
+    path = parquet(tmp_path / "a.parquet", {name: [value] for name, value in names.items()})
+    columns = resolve_columns(discover([path]))
+    assert (columns.id, columns.time, columns.author, columns.thread, columns.context) == (
+        "id", "createdAt", "user", "Thread ID", None,
+    )  # fmt: skip
+    assert len(columns.notices) == 5
+    named = resolve_columns(discover([path]), text=TEXT, id="user")
+    assert (named.id, named.author) == ("user", None)
+
+
+def test_a_guess_must_hold_for_every_file(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet", {"text": ["x"], "id": ["1"], "user": ["u"]})
+    parquet(tmp_path / "b.parquet", {"text": ["x"], "id": ["1"]})
+    columns = resolve_columns(discover([tmp_path]))
+    assert (columns.id, columns.author) == ("id", None)
+
+
+def test_no_id_is_said(tmp_path: Path) -> None:
+    columns = resolve_columns(discover([parquet(tmp_path / "a.parquet", {"text": ["x"]})]))
+    assert columns.notices[1] == (
+        "id column: none found, records are named <file>#<row>; say --id-column to choose"
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "named", "message"),
+    [
+        (
+            {"body": ["x"], "n": [1]}, {"text": ("bdy",)},
+            "a.parquet: no column 'bdy'\n"
+            "  did you mean 'body'? its columns are: body (string), n (int64)",
+        ),
+        (
+            {"body": ["x"], "score": [1]}, {"text": ("score",)},
+            "a.parquet: column 'score' is int64, not text\n  columns that can be the text: body",
+        ),
+        (
+            {"body": ["x"]}, {"conversation": "body"},
+            "a.parquet: column 'body' is string, not a list of messages with a role and a content\n"
+            "  columns that can be the conversation: none",
+        ),
+        (
+            {"body": ["x"], "n": [[1]]}, {"id": "n"},
+            "a.parquet: column 'n' is list<element: int64>, not a text or a number\n"
+            "  columns that can be the id: body",
+        ),
+        (
+            {"p": ["xx"], "q": ["yy"]}, {},
+            "a.parquet: cannot tell which column is the text\n"
+            "  say --text-column or --conversation-column; candidates: p, q",
+        ),
+        (
+            {"n": [1]}, {},
+            "a.parquet: no column holds text\n  its columns are: n (int64)",
+        ),
+        (
+            {"p": ["x"]}, {"text": ("p",), "conversation": "p"},
+            "a record is one text or one conversation, not both\n"
+            "  say either --text-column or --conversation-column",
+        ),
+        (
+            {"p": ["x"]}, {"context": "p", "conversation": "p"},
+            "the context of a message is the message before it\n  leave out --context-column",
+        ),
+    ],
+)  # fmt: skip
+def test_messages_about_columns(
+    tmp_path: Path, table: dict[str, Any], named: dict[str, Any], message: str
+) -> None:
+    sources = discover([parquet(tmp_path / "a.parquet", table)])
+    with pytest.raises(InputError) as caught:
+        resolve_columns(sources, **named)
+    assert str(caught.value) == message
+
+
+def test_long_names_are_clipped_in_messages(tmp_path: Path) -> None:
+    name = "n" * 50
+    shown = "n" * 37 + "..."
+    sources = discover([parquet(tmp_path / "a.parquet", {name: ["x"], name + "2": [1]})])
+    assert f"'{shown}'" in resolve_columns(sources).notices[0]
+    for text in ("nnn", name + "2", name + "3"):
+        with pytest.raises(InputError) as caught:
+            resolve_columns(sources, text=(text,))
+        assert shown in str(caught.value)
+        assert name not in str(caught.value)
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], ["text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="two columns are named 'text'"):
+        read(tmp_path)
+
+
+def test_a_file_without_the_column_is_named(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet", {"text": ["x"]})
+    parquet(tmp_path / "b.parquet", {"body": ["x"]})
+    with pytest.raises(InputError, match=r"b\.parquet: no column 'text'"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dmp.parquet", "no such file or folder\n  did you mean '{}/dump.parquet'?"),
+        ("nothing-like-it", "no such file or folder\n  check the path"),
+        ("*.pq", "no input file matches this pattern\n  quote the pattern"),
+        ("empty", "no input file in this folder\n  edgemod reads .parquet"),
+    ],
+)
+def test_messages_about_paths(tmp_path: Path, name: str, message: str) -> None:
+    parquet(tmp_path / "dump.parquet", {"text": ["x"]})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError) as caught:
+        discover([str(tmp_path / name)])
+    assert str(caught.value).startswith(f"{tmp_path / name}: {message.format(tmp_path)}")
+
+
+def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.xlsx").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"a\.xlsx: is in no format edgemod reads"):
+        discover([tmp_path / "a.xlsx"])
+
+
+def test_a_batch_in_memory() -> None:
+    batch = pa.record_batch({"text": ["a", None], "key": ["k", None]})
+    columns = Columns(("text",), None, "key", None, None, None, None, ())
+    chunk = chunk_of(batch, columns, max_text_bytes=LIMIT)
+    assert column([chunk], "record_id") == ["k", "batch#1"]
+    assert statuses([chunk]) == ["ok", "null_text"]
+    with pytest.raises(InputError, match="batch: no column 'txt'"):
+        chunk_of(batch, replace(columns, text=("txt",)), max_text_bytes=LIMIT)

@@ -1,0 +1,225 @@
+"""Scoring a file changes nothing in it but for the probabilities it adds."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from edgemod import scoring
+from edgemod.errors import InputError
+from edgemod.scoring import ScoredFile, score, score_file
+from edgemod.triager import PROBABILITIES, Triager
+from edgemod.words import OUTPUTS, Status
+
+ROOT = Path(__file__).parents[1]
+
+
+def scored(path: Path, **options: Any) -> tuple[ScoredFile, pa.Table]:
+    out = path.with_name("out.parquet")
+    done = score_file(path, out, stage="filter", **options)
+    return done, pq.read_table(out)
+
+
+def dictionary(values: Sequence[Any], index: pa.DataType, ordered: bool = False) -> pa.Array:
+    plain = pa.array(values).dictionary_encode()
+    return pa.DictionaryArray.from_arrays(
+        plain.indices.cast(index), plain.dictionary, ordered=ordered
+    )
+
+
+def test_columns_keep_types_nullability_and_metadata(tmp_path: Path) -> None:
+    moment = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    columns = {
+        "text": dictionary(["hello", "you idiot", "hello"], pa.int8()),
+        "lang": dictionary(["en", None, "fr"], pa.int16(), ordered=True),
+        "bytes": dictionary([b"a", b"b", b"a"], pa.int32()),
+        "when": pa.array([moment, None, moment], pa.timestamp("ms", "UTC")),
+        "tags": pa.array([["a"], [], None], pa.list_(pa.string())),
+        "n": pa.array([1, 2, 3], pa.uint8()),
+    }
+    fields = [
+        pa.field(name, column.type, nullable=name != "n", metadata={"about": name})
+        for name, column in columns.items()
+    ]
+    schema = pa.schema(fields, metadata={"made by": "a test"})
+    path = tmp_path / "in.parquet"
+    table = pa.Table.from_arrays(list(columns.values()), schema=schema)
+    pq.write_table(table, path, row_group_size=2)
+    source = pq.read_table(path)
+    done, got = scored(path, text=["text"], workers=2)
+    assert done == ScoredFile(rows=3, unreadable=0, notices=())
+    assert got.select(source.column_names).to_pylist() == source.to_pylist()
+    assert got.select(source.column_names).schema.equals(source.schema, check_metadata=True)
+    added = got.schema.names[len(source.column_names) :]
+    assert added == [f"p_{name}" for name in OUTPUTS]
+    assert {(got.schema.field(p).type, got.schema.field(p).nullable) for p in added} == {
+        (pa.float32(), True)
+    }
+    first, second, third = got["p_any"].to_pylist()
+    assert first == third < second
+
+
+def test_rows_that_cannot_be_read_are_null_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    schema = pa.schema(
+        [
+            pa.field("text", pa.string(), nullable=False, metadata={"about": "text"}),
+            pa.field("n", pa.dictionary(pa.int32(), pa.string())),
+        ],
+        metadata={"made by": "a test"},
+    )
+    texts = pa.array([f"hello number {i}" for i in range(9000)])
+    table = pa.Table.from_arrays([texts, texts.dictionary_encode()], schema=schema)
+    pq.write_table(table, path, row_group_size=4500, use_dictionary=["n"], compression="zstd")
+    damaged = bytearray(path.read_bytes())
+    start = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    damaged[start : start + 64] = bytes(64)
+    path.write_bytes(damaged)
+    done, got = scored(path, text=["text"])
+    assert (done.rows, done.unreadable) == (9000, 4500)
+    assert got["text"][:4500].to_pylist() == texts[:4500].to_pylist()
+    assert {got[name][4500:].null_count for name in got.column_names} == {4500}
+    assert got.schema.field("text").nullable
+    assert got.schema.field("text").metadata == {b"about": b"text"}
+    assert got.schema.metadata[b"made by"] == b"a test"
+    assert got.schema.field("n").type == schema.field("n").type
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    table = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["text", "n", "n"])
+    pq.write_table(table, path)
+    with pytest.raises(InputError, match="two columns are named 'n'"):
+        scored(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_of_files_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        pq.write_table(pa.table({"text": ["a"]}), tmp_path / f"{name}.parquet")
+    with pytest.raises(InputError, match="folder of several files"):
+        score_file(tmp_path, tmp_path / "out.parquet", stage="filter")
+
+
+def test_json_values_of_another_type_are_an_error_of_the_input(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    first = '{"text": "a", "n": 1}\n' * 1000
+    path.write_text(first + '{"text": "b", "n": "many"}\n')
+    with pytest.raises(InputError, match="'n' has values that are not int64"):
+        scored(path)
+
+
+def test_a_guessed_text_column_is_a_notice(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"id": ["1"], "body": ["hello"]}), path)
+    (notice,) = scored(path)[0].notices
+    assert "text column: using 'body'" in notice
+    assert scored(path, text=["body"])[0].notices == ()
+
+
+def test_triagers_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"text": ["hello"]}), path)
+    made: list[Triager] = []
+    closed: list[Triager] = []
+
+    class Watched(Triager):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            made.append(self)
+
+        def close(self) -> None:
+            super().close()
+            closed.append(self)
+
+    monkeypatch.setattr(scoring, "Triager", Watched)
+    scored(path, text=["text"], workers=2)
+    assert len(made) == 2
+    assert {*map(id, closed)} == {*map(id, made)}
+
+
+def test_equal_texts_have_equal_scores(triager: Triager) -> None:
+    texts = ["see you at eight", "", "see you at eight", "you idiot", ""]
+    answers = score(texts, triager=triager)
+    assert answers[0] == answers[2] == score(texts[:1], triager=triager)[0]
+    assert answers[1] == answers[4]
+    assert answers[1].status == Status.empty_text.name
+    assert answers[0].stage == "filter"
+    assert answers[3] != answers[0]
+
+
+def test_digits_alone_are_not_flagged_as_personal_data(triager: Triager) -> None:
+    texts = ["meet at 12:30", "14 88", "2019", "he lives at 12 Elm Street"]
+    answers = score([*texts, "my card is 4111 1111 1111 1111"], triager=triager)
+    assert [a.verdict for a in answers] == ["clear", "review", "clear", "review", "flag"]
+    assert answers[0].stage == "model"
+    fitted = tuple(replace(c, filter=None, model=None) for c in triager.policy.categories)
+    with Triager(replace(triager.policy, categories=fitted), model=None) as other:
+        assert score(texts[:1], triager=other)[0].category == "pii"  # what this is here for
+
+
+def run(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgemod.cli", *map(str, arguments)],
+        capture_output=True,
+        input=stdin,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=300,
+    )
+
+
+def test_command_says_what_it_guessed(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"body": ["hello"]}), tmp_path / "in.parquet")
+    told = run(
+        "score", tmp_path / "in.parquet", "-o", tmp_path / "o.parquet", "--stage", "filter",
+        "--workers", 1,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert b"text column: using 'body'" in told.stderr
+    assert b"1 rows -> " in told.stderr
+    assert b"threads" in run("score", "--help").stdout
+
+
+def test_lines_are_scored_as_they_come() -> None:
+    """The first batch is answered while the writer of the lines still holds the pipe open."""
+    command = [sys.executable, "-m", "edgemod.cli", "score", "--model", "none"]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        watchdog = threading.Timer(120, process.kill)  # a command that waits for the end fails
+        watchdog.start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        # Readers of text decode ahead by up to 8 KiB, so a little more than a batch is needed.
+        process.stdin.write(b"see you at eight\n" * 3000)
+        process.stdin.flush()
+        first = [process.stdout.readline() for _ in range(1024)]
+        rest, _ = process.communicate(b"good night\n")
+        watchdog.cancel()
+    assert first[-1].startswith(b'{"text": 1023,')
+    lines = rest.splitlines()
+    assert len(lines) == 3001 - 1024
+    assert lines[-1].startswith(b'{"text": 3000,')
+    assert all(b'"stage": "filter"' in line for line in first)
+
+
+def test_policy_show_has_thresholds() -> None:
+    shown = run("policy", "show").stdout.decode()
+    assert "filter clears" in shown
+    assert "calibration's" in shown
+    assert "never" in shown
+    assert set(PROBABILITIES) == {f"p_{name}" for name in OUTPUTS}

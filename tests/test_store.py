@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edgemod import store
+from edgemod.errors import ModelError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGEMOD_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def gguf(tmp_path: Path) -> Path:
+    path = tmp_path / 'odd "name" é.gguf'
+    path.write_bytes(b"GGUF some weights")
+    return path
+
+
+def test_the_shipped_files_are_those_recorded() -> None:
+    entries = {entry.name: entry for entry in store.list_models()}
+    assert entries["default"].kind == "encoder"
+    store.verify(entries["default"])
+    assert sum(file.stat().st_size for file, _ in entries["default"].files) < 25_000_000
+    for entry in entries.values():
+        assert entry.licence
+        assert entry.source
+        assert len(entry.sha256) == 64
+
+
+def test_add_list_resolve_verify(gguf: Path, home: Path) -> None:
+    added = store.add(gguf, "mine", "guard", "yes-no")
+    assert store.list_models()[-1] == added
+    assert store.resolve("mine") == added
+    assert store.resolve(str(gguf)) == added
+    assert added.present
+    store.verify(added)
+    assert (home / "models.toml").stat().st_mode & 0o077 == 0
+
+
+def test_a_moved_file_is_known_by_its_content(gguf: Path, tmp_path: Path) -> None:
+    store.add(gguf, "mine", "guard")
+    moved = gguf.rename(tmp_path / "moved.gguf")
+    assert not store.resolve("mine").present
+    with pytest.raises(ModelError, match='a file of model "mine" is missing'):
+        store.check(store.resolve("mine"))
+    store.add(moved, "mine", "guard")
+    store.check(store.resolve("mine"))
+    assert [entry.name for entry in store.list_models()].count("mine") == 1
+
+
+def test_an_unknown_file_is_not_read(gguf: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        store.resolve(str(gguf))
+    assert "not known" in caught.value.what
+    assert "edgemod model add" in caught.value.fix
+
+
+def test_an_unknown_name_suggests_a_near_one() -> None:
+    with pytest.raises(ModelError) as caught:
+        store.resolve("defualt")
+    assert str(caught.value) == ('there is no model or file "defualt"\n  did you mean "default"?')
+
+
+def test_a_changed_file_is_refused_even_with_its_old_time(gguf: Path) -> None:
+    entry = store.add(gguf, "mine", "guard")
+    status = gguf.stat()
+    gguf.write_bytes(b"GGUF evil weights")
+    os.utime(gguf, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(ModelError, match="has changed"):
+        store.verify(entry)
+
+
+def test_an_unchanged_file_is_hashed_once(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = store.add(gguf, "mine", "guard")
+    monkeypatch.setattr("hashlib.file_digest", None)
+    store.check(entry)
+    with pytest.raises(TypeError):
+        store.verify(entry)
+
+
+@pytest.mark.parametrize("name", ["default", "taken"])
+def test_a_name_stands_for_one_content(gguf: Path, tmp_path: Path, name: str) -> None:
+    other = tmp_path / "other.gguf"
+    other.write_bytes(b"GGUF other weights")
+    store.add(other, "taken", "guard")
+    with pytest.raises(ModelError, match=f'there already is a model "{name}"'):
+        store.add(gguf, name, "guard")
+
+
+def test_what_cannot_be_added(gguf: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.gguf"
+    page.write_bytes(b"<html>")
+    with pytest.raises(ModelError, match="this is not a GGUF file"):
+        store.add(page, "page", "guard")
+    with pytest.raises(ModelError, match="cannot be read"):
+        store.add(tmp_path / "none.gguf", "none", "guard")
+    with pytest.raises(ModelError, match="cannot be a name"):
+        store.add(gguf, "../up", "guard")
+    with pytest.raises(ModelError, match="an encoder needs a head"):
+        store.add(gguf, "mine", "encoder")
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["[[model]", "[[model]]\nname = 'x'\nkind = 'guard'", "\xff", "model = 3"]
+)
+def test_a_damaged_registry_is_an_error(home: Path, content: str) -> None:
+    home.mkdir()
+    (home / "models.toml").write_text(content, encoding="latin-1")
+    with pytest.raises(ModelError, match="the model registry cannot be read") as caught:
+        store.list_models()
+    assert caught.value.where == str(home / "models.toml")

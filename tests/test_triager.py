@@ -1,0 +1,146 @@
+"""The library: batches in, decisions out; texts in, scores out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import edgemod
+from edgemod.errors import InputError, ModelError
+from edgemod.policy import Thresholds, load_policy
+from edgemod.tally import Tally
+from edgemod.triager import DECISIONS, Triager
+from edgemod.words import OUTPUTS
+from samples import sentences
+
+
+def test_a_batch_gives_a_decision_a_row(triager: Triager) -> None:
+    batch = pa.record_batch({"id": ["a", "b", "c"], "text": ["hello there", None, "hello there"]})
+    got = triager.triage_batch(batch, id="id")
+    assert got.schema.equals(DECISIONS)
+    assert got["record_id"].to_pylist() == ["a", "b", "c"]
+    assert got["status"].to_pylist() == ["ok", "null_text", "ok"]
+    assert got["duplicate_of"].to_pylist() == [None, None, "a"]
+    assert got["p_any"][1].as_py() is None
+
+
+def test_a_batch_without_ids_names_its_rows(triager: Triager) -> None:
+    got = triager.triage_batch(pa.record_batch({"body": ["one", "two"]}), text="body")
+    assert got["record_id"].to_pylist() == ["batch#0", "batch#1"]
+
+
+def test_columns_are_joined(triager: Triager) -> None:
+    batch = pa.record_batch({"title": ["my card is"], "body": ["4111 1111 1111 1111"]})
+    assert triager.triage_batch(batch, text=("title", "body"))["category"].to_pylist() == ["pii"]
+
+
+def test_missing_columns_are_named(triager: Triager) -> None:
+    with pytest.raises(InputError, match="nonesuch"):
+        triager.triage_batch(pa.record_batch({"text": ["a"]}), text="nonesuch")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.binary(),
+        pa.dictionary(pa.int8(), pa.string()),
+    ],
+)
+def test_every_text_type_gives_the_same_decisions(triager: Triager, kind: pa.DataType) -> None:
+    plain = pa.array(sentences(40))
+    column = plain.dictionary_encode() if pa.types.is_dictionary(kind) else plain.cast(kind)
+    got = triager.triage_batch(pa.record_batch({"text": column}))
+    assert got.equals(triager.triage_batch(pa.record_batch({"text": plain})))
+
+
+def test_the_neighbours_of_a_text_do_not_change_its_probabilities(triager: Triager) -> None:
+    texts = sentences(60, seed=3)
+    together = triager.triage_batch(pa.record_batch({"text": texts}))
+    for i in range(0, 60, 7):
+        alone = triager.triage_batch(pa.record_batch({"text": texts[i : i + 1]}))
+        for name in OUTPUTS:
+            assert alone[f"p_{name}"][0] == together[f"p_{name}"][i]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(max_size=60), max_size=8))
+def test_any_text_gets_a_decision_and_clearing_needs_a_score(
+    triager: Triager, texts: list[str]
+) -> None:
+    got = triager.triage_batch(pa.record_batch({"text": pa.array(texts, pa.string())}))
+    assert got.num_rows == len(texts)
+    for row in got.to_pylist():
+        assert row["verdict"] in {"clear", "flag", "review"}
+        assert row["reason"]
+        if row["verdict"] == "clear":
+            assert row["status"] == "ok"
+            assert row["p_any"] is not None
+        scored = [row[f"p_{name}"] for name in OUTPUTS]
+        assert all(p is None or 0 <= p <= 1 for p in scored)
+
+
+def test_what_the_filter_leaves_open_the_model_sees() -> None:
+    """With thresholds that settle nothing, every record reaches the language model."""
+    policy = load_policy()
+    never = Thresholds(0.0, 1.0)
+    open_policy = replace(
+        policy, rules=(), categories=tuple(replace(c, filter=never) for c in policy.categories)
+    )
+    batch = pa.record_batch({"text": sorted(set(sentences(30)))})
+    with Triager(open_policy) as made:
+        got = made.triage_batch(batch)
+    assert set(got["stage"].to_pylist()) == {"model"}
+    with Triager(open_policy, model=None) as made:
+        got = made.triage_batch(batch)
+    assert set(got["stage"].to_pylist()) == {"filter"}
+    assert set(got["verdict"].to_pylist()) == {"review"}
+
+
+def test_probabilities_need_a_model_for_the_model_stage() -> None:
+    from edgemod.records import Columns, chunk_of
+
+    columns = Columns(("text",), None, None, None, None, None, None, ())
+    chunk = chunk_of(pa.record_batch({"text": ["a"]}), columns, max_text_bytes=100)
+    with Triager(model=None) as made, pytest.raises(ModelError, match="no language model"):
+        made.probabilities(chunk, "model")
+
+
+def test_score_explains_itself() -> None:
+    one, two = edgemod.score(["see you at eight", "my card is 4111 1111 1111 1111"])
+    assert one.verdict in {"clear", "review"}
+    assert set(one.probabilities) == set(OUTPUTS)
+    assert (two.verdict, two.category, two.stage) == ("flag", "pii", "rule")
+    assert (11, 30, "cards") in two.fired
+    assert edgemod.score([]) == []
+
+
+def test_filter_scores_are_a_matrix() -> None:
+    scores = edgemod.filter_scores(pa.array(["hello", None, "you stupid idiot"], pa.string()))
+    assert scores.shape == (3, len(OUTPUTS))
+    assert scores.dtype == np.float32
+    assert np.isnan(scores[1]).all()
+    toxic = OUTPUTS.index("toxic")
+    assert scores[2, toxic] > scores[0, toxic]
+
+
+def test_tallies_add_up_and_travel(triager: Triager) -> None:
+    from edgemod.records import Columns, chunk_of
+
+    columns = Columns(("text",), None, None, None, None, None, None, ())
+    chunk = chunk_of(pa.record_batch({"text": sentences(20)}), columns, max_text_bytes=65536)
+    _, tally = triager.triage_chunk(chunk)
+    again = Tally.from_json(json.loads(json.dumps(tally.to_json())))
+    assert again == tally
+    again.add(tally)
+    assert again.records == 40
+    assert again.counts["verdict"].total() == 40
+    assert again.seconds["features"] == pytest.approx(2 * tally.seconds["features"])

@@ -43,9 +43,11 @@ demo: $(VENV)/.run  ## set up, generate 50,000 interactions, triage them
 	$(BIN)/edgemod triage demo/input/conversations.parquet -o demo/out/conversations --restart $(ARGS)
 	$(BIN)/python scripts/make_demo.py demo/input --results demo/out/comments demo/out/conversations
 
+# INPUT may be several files, folders and globs; quote a name with spaces once more:
+# make triage INPUT="'my dump.parquet' more/" OUT=out
 triage: $(VENV)/.run  ## triage your own dump: make triage INPUT=dump/ OUT=out/
-	@test -n "$(INPUT)" || { echo 'say what to triage: make triage INPUT=dump.parquet OUT=out' >&2; exit 2; }
-	$(BIN)/edgemod triage $(INPUT) -o $(OUT) $(ARGS)
+	$(if $(INPUT),,$(error say what to triage: make triage INPUT=dump.parquet OUT=out))
+	$(BIN)/edgemod triage $(INPUT) -o "$(OUT)" $(ARGS)
 
 test: $(VENV)/.dev  ## set up and run the whole suite, with lint and types
 	$(BIN)/ruff check .

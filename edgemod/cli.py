@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import io
 import itertools
 import json
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 import click
 
 from edgemod import __version__
-from edgemod.errors import EdgemodError
+from edgemod.errors import EdgemodError, OutputError
 
 if TYPE_CHECKING:
     from edgemod.pipeline import Plan, Progress
@@ -35,7 +36,10 @@ def main() -> NoReturn:
     try:
         code = cli.main(prog_name="edgemod", standalone_mode=False)
     except EdgemodError as error:
-        click.echo(f"edgemod: {_printable(str(error))}", err=True)
+        from edgemod.screen import printable
+
+        with contextlib.suppress(OSError):
+            click.echo(f"edgemod: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("edgemod: interrupted", err=True)
@@ -45,14 +49,51 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader (head, less) has gone: nothing left to say, and nothing to flush it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except _NoOutputError as error:
+        # What is still in the buffers must not fail once more at exit.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        if error.errno == errno.EPIPE:  # the reader (head, less) has gone, and wants no more
+            sys.exit(0)
+        with contextlib.suppress(OSError):
+            click.echo(f"edgemod: the output cannot be written: {error}", err=True)
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _NoOutputError(Exception):
+    """Standard output or error cannot be written to."""
+
+    def __init__(self, error: OSError) -> None:
+        self.errno = error.errno
+        super().__init__(error.strerror)
+
+
+@contextlib.contextmanager
+def _output() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EPIPE, errno.ENOSPC) and error.filename is None:
+            raise _NoOutputError(error) from error
+        raise
+
+
+class _Group(click.Group):
+    """Commands whose output may fail: click itself makes an exit 1 of a reader that has gone."""
+
+    def make_context(self, *given: Any, **named: Any) -> click.Context:
+        with _output():  # of --help and --version
+            return super().make_context(*given, **named)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _output():
+            return super().invoke(ctx)
+
+
+@click.group(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="edgemod")
 def cli() -> None:
     """Triage large dumps of comments, chats and conversations for moderation, offline.
@@ -208,7 +249,8 @@ def triage(
                 columns=columns,
                 workers=workers or pipeline.usable_cores(),
                 **options,
-            )
+            ),
+            restart=restart,
         )
         click.echo(json.dumps(resolved.to_json(), indent=2))
         return
@@ -217,7 +259,7 @@ def triage(
 
     def tell(plan: Plan) -> None:
         for notice in plan.columns.notices:
-            click.echo(_printable(notice), err=True)
+            click.echo(screen.printable(notice), err=True)
 
     try:
         with _progress(shown) as on_progress:
@@ -234,6 +276,11 @@ def triage(
     except KeyboardInterrupt:
         click.echo("what is done is kept: run the same command again to go on", err=True)
         raise
+    except BrokenPipeError as error:  # not an exit 0: the run is not done
+        raise OutputError(
+            "nobody reads the progress any more, so the run was stopped",
+            fix="run the same command again to go on",
+        ) from error
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
     screen.summary(report, out)
@@ -322,10 +369,10 @@ def score(
             workers=workers or pipeline.usable_cores(),
         )
         for notice in done.notices:
-            click.echo(_printable(notice), err=True)
+            click.echo(screen.printable(notice), err=True)
         if done.unreadable:
             click.echo(f"{done.unreadable} rows could not be read: they are null", err=True)
-        click.echo(f"{done.rows} rows -> {_printable(str(out))}", err=True)
+        click.echo(f"{done.rows} rows -> {screen.printable(str(out))}", err=True)
         return
     if len(texts) == 1 and (texts[0] == "-" or _is_file(texts[0])):
         raise click.UsageError(
@@ -338,11 +385,9 @@ def score(
             raise click.UsageError("give texts as arguments, --file FILE, or pipe them in")
         lines = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace")
     given = itertools.chain(texts, (line.rstrip("\r\n") for line in lines or ()))
-    # Arguments that are not UTF-8 arrive with lone surrogates, which Arrow cannot hold.
-    clean = (item.encode("utf-8", "replace").decode("utf-8") for item in given)
     first = 0
     with Triager(policy, chosen, calibration=calibration) as triager:
-        while batch := list(itertools.islice(clean, 1024)):
+        while batch := list(itertools.islice(given, 1024)):
             answers = scoring.score(batch, triager=triager)
             if as_json or not sys.stdout.isatty():
                 rows = ({"text": i, **dataclasses.asdict(a)} for i, a in enumerate(answers, first))
@@ -382,10 +427,11 @@ def policy() -> None:
 def policy_check(file: Path) -> None:
     """Report every mistake in a policy at once, with its line; exit 1 if there is one."""
     from edgemod.policy import load_policy
+    from edgemod.screen import printable
 
     checked = load_policy(file)
     click.echo(
-        f"{_printable(str(file))}: no mistakes. {len(checked.categories)} categories, "
+        f"{printable(str(file))}: no mistakes. {len(checked.categories)} categories, "
         f"{len(checked.rules)} rules, {len(checked.lexicons)} lexicons. "
         f"Fingerprint {checked.fingerprint}"
     )
@@ -455,8 +501,12 @@ def model_verify(names: tuple[str, ...]) -> None:
 )
 def model_add(path: Path, name: str, template: str | None) -> None:
     """Record a guard model (GGUF) by path and SHA-256, so that --model NAME may use it."""
-    from edgemod import store
+    from edgemod import prompts, store
+    from edgemod.llama import Llama
 
+    if template is not None and template not in prompts.NAMES:
+        raise click.UsageError(f"--template is one of {', '.join(prompts.NAMES)}")
+    Llama(path, vocab_only=True).close()  # raises if llama.cpp cannot read it
     entry = store.add(path, name, "guard", template)
     click.echo(f"{entry.name}: recorded with SHA-256 {entry.sha256}")
 
@@ -501,13 +551,6 @@ def _is_file(text: str) -> bool:
         return Path(text).is_file()
     except (OSError, ValueError):  # too long for a name, or with a NUL: a text
         return False
-
-
-def _printable(text: str) -> str:
-    """Text with control characters escaped, so that a file name cannot drive the terminal."""
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
-    )
 
 
 if __name__ == "__main__":

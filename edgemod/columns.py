@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from edgemod import formats
 from edgemod.errors import InputError
+from edgemod.formats import CONTENTS, PARTS, ROLES, plain_name
 from edgemod.sources import Source, partitions
 
 NAMES: Final[dict[str, tuple[str, ...]]] = {
@@ -42,16 +43,15 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
         "posted_at", "created", "published_at", "ts",
     ),
 }  # fmt: skip
-"""Names a column is recognised by, best first, as ``_plain_name`` writes them."""
-
-ROLES: Final = ("role", "from", "speaker", "author")
-CONTENTS: Final = ("content", "value", "text", "message")
-"""Names of the fields of a message, best first."""
+"""Names a column is recognised by, best first, as ``plain_name`` writes them."""
 
 CLEAR_MARGIN: Final = 2.0
 """A column is taken for the text if its values are this many times longer than any other's."""
 
 SAMPLE_ROWS: Final = 1000
+
+_NAME: Final = re.compile(r"[\w.-]+( [\w.-]+){0,2}")
+"""What the name of a CSV column looks like, if it has a letter: at most three words."""
 
 SHOWN_CHARACTERS: Final = 40
 """Longest name of a column, or of its type, in a message: what is longer may be a record."""
@@ -154,7 +154,9 @@ def check_columns(source: Source, fields: pa.Schema, columns: Columns) -> None:
             raise InputError(
                 f"no column '{_clipped(name)}'",
                 where=source.path,
-                fix=f"{hint}its columns are: {_listed(fields)}",
+                fix=f"{hint}its columns are: {_listed(fields)}"
+                if is_header(source, fields)
+                else f"its first line has {len(fields)} columns, and may be a record",
             )
         kind = fields.field(name).type
         if not _USABLE[role](kind):
@@ -165,6 +167,13 @@ def check_columns(source: Source, fields: pa.Schema, columns: Columns) -> None:
                 where=source.path,
                 fix=f"columns that can be the {role}: {', '.join(usable) or 'none'}",
             )
+
+
+def is_header(source: Source, fields: pa.Schema) -> bool:
+    """Whether column names may be shown: the first line of a CSV may be a record."""
+    return source.format != "csv" or all(
+        not name or (_NAME.fullmatch(name) and any(map(str.isalpha, name))) for name in fields.names
+    )
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -198,21 +207,28 @@ def is_list(kind: pa.DataType) -> bool:
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
-def message_fields(kind: pa.DataType) -> tuple[int | None, int] | None:
-    """Find the positions of (role, content) in list<struct<...>>; None if not a conversation.
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a type is a number of any kind."""
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
-    The content is text, or a list of parts (texts, or structs with a text field).
+
+def message_fields(kind: pa.DataType) -> tuple[list[int], list[int]] | None:
+    """Find the positions of (roles, contents) in list<struct<...>>, best first.
+
+    None if it is no conversation: if no content can hold text.
     """
     if not is_list(kind) or not pa.types.is_struct(kind.value_type):
         return None
-    names = [_plain_name(field.name) for field in kind.value_type]
-    role = next((names.index(name) for name in ROLES if name in names), None)
-    for name in CONTENTS:
-        if name in names and names.index(name) != role:
-            content = kind.value_type.field(names.index(name)).type
-            if is_text(content) or (is_list(content) and _is_part(content.value_type)):
-                return role, names.index(name)
-    return None
+    roles = [i for i in fields_named(ROLES, kind.value_type) if is_text(kind.value_type[i].type)]
+    contents = fields_named(CONTENTS, kind.value_type)
+    return (roles, contents) if any(_has_text(kind.value_type[i].type) for i in contents) else None
+
+
+def fields_named(names: Sequence[str], kind: pa.StructType) -> list[int]:
+    """Positions of the fields of these plain names, in the order of the names."""
+    found = [plain_name(field.name) for field in kind]
+    return [i for name in names for i, other in enumerate(found) if other == name]
 
 
 def as_text(column: pa.Array) -> tuple[pa.LargeStringArray, npt.NDArray[np.bool_]]:
@@ -268,16 +284,14 @@ def _stored(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _is_part(kind: pa.DataType) -> bool:
+def _has_text(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
-        return kind.get_field_index("text") >= 0 and is_text(kind.field("text").type)
-    return is_text(kind)
+        return any(_has_text(kind[i].type) for i in fields_named(PARTS, kind))
+    return _has_text(kind.value_type) if is_list(kind) else is_text(kind)
 
 
 def _is_key(kind: pa.DataType) -> bool:
-    types = pa.types
-    number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
-    return bool(number or is_text(kind))
+    return is_number(kind) or is_text(kind)
 
 
 def _is_time(kind: pa.DataType) -> bool:
@@ -302,14 +316,8 @@ _KINDS: Final = {
 }
 
 
-def _plain_name(name: str) -> str:
-    """Write createdAt, "Created At" and CREATED_AT alike: created_at."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
-    return re.sub(r"[^a-z0-9]+", "_", spaced.lower()).strip("_")
-
-
 def _by_name(role: str, fields: pa.Schema) -> str | None:
-    names = {_plain_name(f.name): f.name for f in reversed(fields) if _USABLE[role](f.type)}
+    names = {plain_name(f.name): f.name for f in reversed(fields) if _USABLE[role](f.type)}
     return next((names[name] for name in NAMES[role] if name in names), None)
 
 
@@ -327,11 +335,14 @@ def _guess_text(source: Source, fields: pa.Schema) -> tuple[str, str, str]:
         name = _by_name(role, fields)
         if name is not None:
             return role, name, "by name"
+    if not is_header(source, fields):
+        fix = "begin the file with a line of column names, or say which is the --text-column"
+        raise formats.no_header(source, fix)
     conversations = [f.name for f in fields if message_fields(f.type) is not None]
     if len(conversations) == 1:
         return "conversation", conversations[0], "by type"
     known = {name for role in ("id", "thread", "author", "time") for name in NAMES[role]}
-    strings = [f.name for f in fields if is_string(f.type) and _plain_name(f.name) not in known]
+    strings = [f.name for f in fields if is_string(f.type) and plain_name(f.name) not in known]
     if len(strings) == 1 and not conversations:
         return "text", strings[0], "as the only text"
     lengths = sorted(((_mean_length(source, name), name) for name in strings), reverse=True)

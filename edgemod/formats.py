@@ -7,10 +7,13 @@ decoded depends on the file alone, never on where reading starts.
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import Any, Final
@@ -43,11 +46,25 @@ JSONL_BLOCK: Final = 1 << 20
 SAMPLE_LINES: Final = 1000
 """Lines of JSONL that column types are told from."""
 
-FIELD_CHARACTERS: Final = 1 << 28
-"""Longest CSV field, as Python's reader counts; it holds 4 bytes for each character."""
+FIELD_CHARACTERS: Final = 1 << 24
+"""Longest CSV field, as Python's reader counts, which holds 4 bytes for each character: a quote
+that is never closed costs some 100 MB before the rest of the file is given up as one row."""
 
 NAME_CHARACTERS: Final = 64
 """Longest name of a CSV column: what is longer is taken for a record."""
+
+ROLES: Final = ("role", "from", "speaker", "author")
+CONTENTS: Final = ("content", "value", "text", "message")
+"""Names of the fields of a message, best first, as ``plain_name`` writes them."""
+
+PARTS: Final = ("text", "content", "value", "parts")
+"""Names of the fields that hold the text of a content that is an object, and of its parts."""
+
+MESSAGES: Final = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(pa.string()))]))
+"""A conversation of JSONL as rows have it. A content that is there but has no text is an empty
+list, so that it can be told from none."""
+
+_SILENT: Final = {*CONTENTS, "tool_calls", "function_call"}
 
 csv.field_size_limit(FIELD_CHARACTERS)
 
@@ -88,7 +105,7 @@ def schema(source: Source) -> pa.Schema:
         fix = "convert the file to UTF-8, for example with iconv"
         raise InputError("the header is not UTF-8", where=source.path, fix=fix) from error
     except csv.Error as error:
-        raise _no_header(source) from error
+        raise no_header(source) from error
     except OSError as error:
         raise unreadable(source.path, error) from error
 
@@ -203,16 +220,17 @@ def _csv_schema(source: Source) -> pa.Schema:
     names = [name for name in header if name.strip()]
     distinct = len(set(names)) == len(names)
     if header and not (names and distinct and max(map(len, names)) <= NAME_CHARACTERS):
-        raise _no_header(source)
+        raise no_header(source)
     return pa.schema([(name, pa.string()) for name in header])
 
 
-def _no_header(source: Source) -> InputError:
-    # The first line is not quoted: it may be a record.
+def no_header(source: Source, fix: str = "") -> InputError:
+    """Say that a CSV's first line is no header, without quoting it: it may be a record."""
     return InputError(
         "this CSV seems to have no header",
         where=source.path,
-        fix="begin the file with a line of column names, all different, "
+        fix=fix
+        or "begin the file with a line of column names, all different, "
         f"each of at most {NAME_CHARACTERS} characters",
     )
 
@@ -272,23 +290,29 @@ def _csv_lines(source: Source) -> Iterator[dict[str, str] | None]:
 
 
 def _jsonl_schema(source: Source) -> pa.Schema:
-    """Types of a JSONL file's columns, from its first lines; anything mixed is a string."""
+    """Types of a JSONL file's columns, from the first lines that have any; mixed is a string."""
     samples: dict[str, list[Any]] = {}
+    sampled = 0
     for block in _blocks(source):
-        for line in block[:SAMPLE_LINES]:
+        for line in block:
             try:
                 row = json.loads(line)
             except _SALVAGE:
                 continue
-            if isinstance(row, dict):
+            if isinstance(row, dict) and row:
+                sampled += 1
                 for name, value in row.items():
-                    samples.setdefault(name, []).append(_value(value))
+                    samples.setdefault(name, []).append(value)
+                if sampled == SAMPLE_LINES:
+                    break
         if samples:
             break
     return pa.schema([(name, _type(values)) for name, values in samples.items()])
 
 
 def _type(values: list[Any]) -> pa.DataType:
+    if any(map(_is_talk, values)):
+        return MESSAGES
     try:
         kind = pa.array(values).type
     except _SALVAGE:
@@ -312,27 +336,54 @@ def _jsonl(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
 
 
 def _blocks(source: Source) -> Iterator[list[bytes]]:
-    """Yield the lines of a file that are not blank, about a block at a time."""
-    with _stream(source) as stream:
-        rest = b""
-        start = True
-        while block := stream.read(JSONL_BLOCK):
-            if start:
-                block, start = block.removeprefix(b"\xef\xbb\xbf"), False
-            head, newline, tail = block.rpartition(b"\n")
-            if not newline:
-                rest += tail
-                continue
-            lines = (rest + head).split(b"\n")
-            rest = tail
+    """Yield the lines of a file that are not blank, about a block at a time.
+
+    Of a compressed stream that is cut the whole lines before the cut come first.
+    """
+    rest: list[bytes] = []  # of a line that has not ended; joined once
+    start = True
+    for block in _content(source):
+        if start:
+            block, start = block.removeprefix(b"\xef\xbb\xbf"), False
+        head, newline, tail = block.rpartition(b"\n")
+        if newline:
+            lines = b"".join((*rest, head)).split(b"\n")
+            rest = []
             yield [line for line in lines if line.strip()]
-        if rest.strip():
-            yield [rest]
+        rest.append(tail)
+    if last := b"".join(rest).strip():
+        yield [last]
+
+
+def _content(source: Source) -> Iterator[bytes]:
+    """Yield a file's bytes, decompressed, a block at a time; all before a cut, then raise."""
+    blocks = 0
+    try:
+        with _stream(source) as stream:
+            while block := stream.read(JSONL_BLOCK):
+                yield block
+                blocks += 1
+        return
+    except DAMAGE as error:
+        damage = error
+    # The read that met the cut gave nothing: what it had decoded comes byte by byte.
+    found = bytearray()
+    with suppress(*DAMAGE), _stream(source) as stream:
+        for _ in range(blocks):
+            stream.read(JSONL_BLOCK)
+        while byte := stream.read(1):
+            found += byte
+    yield bytes(found)
+    raise damage
 
 
 def _json_lines(
     source: Source, first: int, lines: list[bytes], fields: pa.Schema
 ) -> Iterator[Rows]:
+    if MESSAGES in fields.types:
+        # pyarrow would pass over every field of a message that the first lines did not have.
+        yield from _rows(source, first, (_json_row(line, fields) for line in lines), fields)
+        return
     data = b"\n".join(lines)
     try:
         table = pa_json.read_json(
@@ -356,11 +407,16 @@ def _json_row(line: bytes, fields: pa.Schema) -> dict[str, Any] | None:
     """Read one line of a block that pyarrow refused, or None if it cannot be read."""
     try:
         row = json.loads(line.decode("utf-8", "surrogateescape"))
+        if not isinstance(row, dict):
+            return None
+        return {
+            field.name: _talk(row.get(field.name))
+            if field.type == MESSAGES
+            else row.get(field.name)
+            for field in fields
+        }
     except _SALVAGE:
         return None
-    if not isinstance(row, dict):
-        return None
-    return {name: _value(row.get(name)) for name in fields.names}
 
 
 def _rows(
@@ -418,30 +474,61 @@ def _batch(values: list[dict[str, Any]], fields: pa.Schema) -> pa.RecordBatch:
     raw = pa.schema(
         [(f.name, pa.binary() if t else f.type) for f, t in zip(fields, text, strict=True)]
     )
+    # By way of structs, which have a length even without a field.
+    built = pa.RecordBatch.from_struct_array(pa.array(rows, pa.struct(raw)))
+    if not any(text):
+        return built
     columns = [
         column.cast(pa.string(), safe=False) if t else column  # not safe: not checked
-        for column, t in zip(
-            pa.RecordBatch.from_pylist(rows, schema=raw).columns, text, strict=True
-        )
+        for column, t in zip(built.columns, text, strict=True)
     ]
     return pa.RecordBatch.from_arrays(columns, schema=fields)
 
 
-def _value(value: Any) -> Any:
-    """Reduce a conversation to its text fields, with content parts joined; else unchanged."""
-    if not (isinstance(value, list) and any(isinstance(item, dict) for item in value)):
-        return value
-    return [
-        {name: _joined(field) for name, field in item.items() if isinstance(field, str | list)}
-        if isinstance(item, dict)
-        else None
+@functools.lru_cache(4096)
+def plain_name(name: str) -> str:
+    """Write createdAt, "Created At" and CREATED_AT alike: created_at."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return re.sub(r"[^a-z0-9]+", "_", spaced.lower()).strip("_")
+
+
+def _is_talk(value: Any) -> bool:
+    """Whether a JSON value is a list with a message in it: an object that may have a text."""
+    return isinstance(value, list) and any(
+        plain_name(name) in CONTENTS and (content is None or isinstance(content, str | list | dict))
         for item in value
-    ]
+        if isinstance(item, dict)
+        for name, content in item.items()
+    )
 
 
-def _joined(content: str | list[Any]) -> str | None:
+def _talk(value: Any) -> Any:
+    """Bring a conversation to the type ``MESSAGES``; what is not a list is left to fail there."""
+    return [_message(item) for item in value] if isinstance(value, list) else value
+
+
+def _message(item: Any) -> dict[str, Any] | None:
+    """Reduce a message to its role and the strings of its content; a bare one has no role."""
+    if item is None:
+        return None
+    if not isinstance(item, dict):
+        return {"role": None, "content": _strings(item)}
+    pairs = sorted(item.items(), key=lambda pair: pair[1] is not None)  # of two names the said one
+    named = {plain_name(name): value for name, value in pairs}
+    role = next((named[name] for name in ROLES if isinstance(named.get(name), str)), None)
+    contents = [named[name] for name in CONTENTS if named.get(name) is not None]
+    # Silent only if it says so: its text may have a name that is not known here.
+    if not contents and (named.keys() & _SILENT or named.keys() <= {*ROLES}):
+        return {"role": role, "content": None}
+    return {"role": role, "content": max(map(_strings, contents), key=any, default=[])}
+
+
+def _strings(content: Any) -> list[str]:
+    """Collect the strings of a content and of its parts, however deep; numbers as text."""
     if isinstance(content, str):
-        return content
-    parts = [part.get("text") if isinstance(part, dict) else part for part in content]
-    texts = [part for part in parts if isinstance(part, str)]
-    return "\n".join(texts) if texts else None
+        return [content]
+    if isinstance(content, int | float) and not isinstance(content, bool):
+        return [str(content)]
+    if isinstance(content, dict):
+        content = [part for name, part in content.items() if plain_name(name) in PARTS]
+    return [s for part in content for s in _strings(part)] if isinstance(content, list) else []

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from edgemod import formats
-from edgemod.columns import Columns, is_text, message_fields, resolve_columns
+from edgemod.columns import Columns, is_header, is_text, message_fields, resolve_columns
 from edgemod.errors import InputError
 from edgemod.records import read_chunks
 from edgemod.sources import DAMAGE, Source, discover, open_parquet
@@ -75,7 +75,9 @@ def inspect(path: str | Path) -> Inspection:
     """
     if Path(path).is_dir():
         raise InputError("is a folder", where=str(path), fix="inspect one of its files")
-    (source,) = discover([path])
+    source, *others = discover([path])
+    if others:
+        raise InputError("matches several files", where=str(path), fix="inspect one of them")
     row_groups, codecs = None, set[str]()
     if source.format == "parquet":
         with open_parquet(source.path, source.file) as file:
@@ -95,7 +97,15 @@ def inspect(path: str | Path) -> Inspection:
         rows=source.rows,
         row_groups=row_groups,
         codecs=tuple(sorted(codecs)),
-        columns=tuple(Column(f.name, str(f.type), _role(f, columns)) for f in fields),
+        columns=tuple(
+            # Of a CSV whose text is not known the first line may be a record.
+            Column(
+                f.name if columns or is_header(source, fields) else f"(column {number})",
+                str(f.type),
+                _role(f, columns),
+            )
+            for number, f in enumerate(fields, 1)
+        ),
         histogram=histogram,
         sampled=sampled,
         unscored=unscored,
@@ -148,7 +158,10 @@ def _lengths(source: Source, columns: Columns) -> tuple[tuple[tuple[str, int], .
 
 
 def _command(path: str | Path, columns: Columns | None) -> str:
-    words = ["edgemod", "triage", str(path), "-o", f"{Path(path).name.split('.')[0]}-triage"]
+    file = str(path)
+    out = Path(path).name.lstrip(".-").split(".")[0] or "dump"
+    # A name that begins with "-" would be an option.
+    words = ["edgemod", "triage", "./" * file.startswith("-") + file, "-o", f"{out}-triage"]
     if columns is None:
         return shlex.join(words) + " --text-column COLUMN"
     for name in columns.text:

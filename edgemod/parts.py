@@ -78,11 +78,17 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.unlink(partial)
 
 
-def clean_parts(folder: Path) -> int:
-    """Remove what killed writers left in a folder; return how many files. Raises OutputError."""
+def unfinished(folder: Path, *names: str) -> list[Path]:
+    """What killed writers of the files ``names`` left in a folder (none given: of any file)."""
+    patterns = [f".{name}.*{PARTIAL}" for name in names] or [f".*{PARTIAL}"]
+    return [file for pattern in patterns for file in folder.glob(pattern)]
+
+
+def clean_parts(folder: Path, *names: str) -> int:
+    """Remove what is ``unfinished`` in a folder; return how many files. Raises OutputError."""
     count = 0
     try:
-        for file in folder.glob(f".*{PARTIAL}"):
+        for file in unfinished(folder, *names):
             file.unlink(missing_ok=True)
             count += 1
     except OSError as error:

@@ -25,15 +25,15 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import edgemod
-from edgemod import records, review, worker
+from edgemod import records, review, sources, worker
 from edgemod.crew import Crew, Setup
 from edgemod.errors import InputError, OutputError, RunError
-from edgemod.parts import clean_parts, write_bytes
+from edgemod.parts import clean_parts, unfinished, write_bytes
 from edgemod.records import Columns, Source
 from edgemod.report import RunReport
 from edgemod.tally import Tally
@@ -41,6 +41,9 @@ from edgemod.tally import Tally
 CHUNK_ROWS: Final = 4096
 MAX_CHUNK_ROWS: Final = 1 << 20
 FORMAT: Final = 1
+_FILES: Final = ("run.json", "report.json")
+_FOLDERS: Final = ("decisions", "review", "work")
+_SHOWN_FILES: Final = 3
 
 
 @dataclass(frozen=True)
@@ -163,12 +166,16 @@ def triage(
         crew.stop()
 
 
-def plan(options: Options) -> Plan:
+def plan(options: Options, *, restart: bool = False) -> Plan:
     """The plan alone, for ``--dry-run``; raises what ``triage`` would before it starts."""
     _check(options)
     crew = _crew(options)
     try:
-        return make_plan(options, crew)
+        made = make_plan(options, crew)
+        if options.out.is_dir():
+            with _locked(options.out):
+                _state(options.out, made, restart)
+        return made
     finally:
         crew.stop()
 
@@ -199,13 +206,17 @@ def usable_cores() -> int:
 
 def make_plan(options: Options, crew: Crew) -> Plan:
     """Resolve inputs, columns and models; reads footers and hashes every input file."""
-    sources = tuple(records.discover(options.inputs))
-    columns = records.resolve_columns(sources, **options.columns)
+    found = tuple(records.discover(options.inputs))
+    columns = records.resolve_columns(found, **options.columns)
+    if others := sources.passed_over(options.inputs):
+        names = ", ".join(others[:_SHOWN_FILES]) + ", ..." * (len(others) > _SHOWN_FILES)
+        notice = f"passed over {len(others)} files of no format that edgemod reads: {names}"
+        columns = replace(columns, notices=(*columns.notices, notice))
     fingerprints = crew.first().fingerprints
-    rows = [source.rows for source in sources]
+    rows = [source.rows for source in found]
     named = {name: getattr(columns, name) for name in options.columns}
     return Plan(
-        sources=sources,
+        sources=found,
         columns=columns,
         out=options.out,
         workers=options.workers,
@@ -213,7 +224,7 @@ def make_plan(options: Options, crew: Crew) -> Plan:
         identity={
             "format": FORMAT,
             "code": code_version(),
-            "input": records.fingerprint(sources),
+            "input": records.fingerprint(found),
             "columns": {k: list(v) if isinstance(v, tuple) else v for k, v in named.items()},
             **fingerprints,
             "chunk_rows": options.chunk_rows,
@@ -366,22 +377,14 @@ def _open_run(out: Path, plan: Plan, restart: bool) -> RunReport | None:
     run.json comes first and says what follows, so that a kill between any two of these steps
     leaves a folder that the same command understands.
     """
-    clean_parts(out)
-    state = _read_state(out)
-    if state is None and any(out.iterdir()):
-        raise RunError(
-            "the folder is not empty and holds no edgemod run",
-            where=str(out),
-            fix="Name an empty or new folder with -o.",
-        )
+    state = _state(out, plan, restart)
+    clean_parts(out, *_FILES)
     if state is not None and restart:
         _write_state(out, plan, "restarting")
-    elif state is not None:
-        _refuse_changes(out, state["plan"], plan.identity)
-        if state["status"] == "complete":
-            return _complete(out, state)
-    if restart or (state is not None and state["status"] == "restarting"):
-        _remove(out / "report.json", *(out / name for name in ("decisions", "review", "work")))
+    elif state is not None and state["status"] == "complete":
+        return _complete(out, state)
+    if restart or (state and state["status"] == "restarting"):
+        _remove(out / "report.json", *(out / name for name in _FOLDERS))
     _write_state(out, plan, "running")
     try:
         for name in ("decisions", "work"):
@@ -396,21 +399,50 @@ def _open_run(out: Path, plan: Plan, restart: bool) -> RunReport | None:
     return None
 
 
+def _state(out: Path, plan: Plan, restart: bool) -> dict[str, Any] | None:
+    """What run.json says, None in an empty folder; with ``restart`` {} where it is damaged.
+
+    Raises RunError if the folder holds something else than this run, or with ``restart`` than
+    any run.
+    """
+    others = {*out.iterdir()} - {*unfinished(out, *_FILES)}
+    try:
+        state = _read_state(out)
+    except RunError:
+        if not restart or any(path.name not in (*_FILES, *_FOLDERS) for path in others):
+            raise
+        return {}  # whatever the run was, it is to go
+    if state is None and others:
+        raise RunError(
+            "the folder is not empty and holds no edgemod run",
+            where=str(out),
+            fix="Name an empty or new folder with -o.",
+        )
+    if state is not None and not restart:
+        _refuse_changes(out, state["plan"], plan.identity)
+    return state
+
+
 def _complete(out: Path, state: dict[str, Any]) -> RunReport:
     """The report of a complete run; raises RunError if something of it is gone."""
     _remove(out / "work")
     missing = set(range(state["chunks"])) - _done(out)
     if missing:
         raise RunError(
-            f"{worker.part_name(min(missing))} of the complete run is missing",
+            f"{worker.part_name(min(missing))} of the complete run is missing or empty",
             where=str(out / "decisions"),
             fix="Put it back, or use --restart to begin anew.",
         )
     report = _read_json(out / "report.json", "--restart begins anew")
     try:
-        return RunReport.from_json(report)
-    except TypeError as error:
+        told = RunReport.from_json(report)
+        queue = [str(name) for name in told.review["files"]]
+    except (TypeError, KeyError) as error:
         raise _damaged(out / "report.json", "--restart begins anew") from error
+    for name in queue:
+        if not (out / "review" / name).is_file():
+            raise _damaged(out / "review" / name, "--restart begins anew")
+    return told
 
 
 def _remove(*paths: Path) -> None:
@@ -441,7 +473,7 @@ def _damaged(path: Path, fix: str) -> RunError:
 
 
 def _read_state(out: Path) -> dict[str, Any] | None:
-    path, fix = out / "run.json", "another folder with -o avoids it"
+    path, fix = out / "run.json", "--restart begins anew, another folder with -o avoids it"
     if not path.exists():
         return None
     state = _read_json(path, fix)
@@ -492,8 +524,12 @@ def _json(document: dict[str, Any]) -> bytes:
 
 
 def _done(out: Path) -> set[int]:
-    """Numbers of the chunks that have their part; other files are nobody's business."""
-    names = (path.stem.removeprefix("part-") for path in out.glob("decisions/part-*.parquet"))
+    """Numbers of the chunks that have their part; other files are nobody's business.
+
+    A part without a byte is none: a file system that lost its content may leave that.
+    """
+    parts = out.glob("decisions/part-*.parquet")
+    names = (path.stem.removeprefix("part-") for path in parts if path.stat().st_size)
     return {int(name) for name in names if name.isdecimal()}
 
 

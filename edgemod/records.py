@@ -20,14 +20,16 @@ from edgemod.columns import (
     Columns,
     as_text,
     check_columns,
+    fields_named,
     is_binary,
     is_list,
+    is_number,
     is_text,
     message_fields,
     resolve_columns,
     text_bytes,
 )
-from edgemod.formats import Rows
+from edgemod.formats import PARTS, Rows
 from edgemod.sources import Source, discover, fingerprint, partitions
 from edgemod.words import Status
 
@@ -69,9 +71,11 @@ TEXTS: Final = pa.schema(
 """One row per text. ``record`` is a row of the chunk's records; ``message`` counts from 0.
 
 ``message`` is -1 for a record that is one flat text, or a conversation in which no message has a
-text. Messages without a text (null, as tool calls have) are left out where another has one; the
-others keep their numbers. ``text`` is null unless the status is ok, empty_text or too_long. It is
-cut to ``max_text_bytes``, and ``context`` to its last ``CONTEXT_BYTES``, between characters.
+content. Messages without a content (null, as tool calls have) are left out where another has one;
+the others keep their numbers. A content that is there but has no text that can be read, such as an
+image alone, is a row of status unreadable. ``text`` is null unless the status is ok, empty_text or
+too_long. It is cut to ``max_text_bytes``, and ``context`` to its last ``CONTEXT_BYTES``, between
+characters.
 """
 
 CONTEXT_BYTES: Final = 4096
@@ -241,6 +245,7 @@ def _keys(column: pa.Array) -> pa.StringArray:
     if is_binary(column.type):
         return pa.array([value and value.hex() for value in column.to_pylist()], pa.string())
     if pa.types.is_floating(column.type):
+        column = _wide(column)
         # pandas turns whole numbers into floats where one is missing: 7.0 is written 7.
         whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), 2.0**53))
         null = pa.scalar(None, column.type)
@@ -255,15 +260,23 @@ def _times(column: pa.Array) -> pa.StringArray:
     """Read times as ISO 8601 (UTC where the zone is known), numbers as epochs, text as it is."""
     kind = column.type
     if pa.types.is_floating(kind):
-        finite = pc.if_else(pc.is_finite(column), column, pa.scalar(None, kind))
+        column = _wide(column)
+        finite = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
         column = pc.floor(finite).cast(pa.int64(), safe=False)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return _epochs(column.cast(pa.int64(), safe=False))
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         column = column.cast(pa.timestamp(kind.unit, "UTC"))
     if pa.types.is_temporal(kind):
-        return pc.replace_substring(column.cast(pa.string()), " ", "T", max_replacements=1)
+        texts = pc.replace_substring(column.cast(pa.string()), " ", "T", max_replacements=1)
+        # Arrow writes "<value out of range: ...>" for a year that its calendar does not reach.
+        return pc.if_else(pc.starts_with(texts, "<"), pa.scalar(None, pa.string()), texts)
     return _keys(column)
+
+
+def _wide(column: pa.Array) -> pa.Array:
+    """Floats that Arrow can compute with, which it cannot with float16."""
+    return column.cast(pa.float32()) if pa.types.is_float16(column.type) else column
 
 
 def _epochs(numbers: pa.Int64Array) -> pa.StringArray:
@@ -282,8 +295,10 @@ def _epochs(numbers: pa.Int64Array) -> pa.StringArray:
 def _texts(run: Rows, columns: Columns, max_text_bytes: int) -> pa.RecordBatch:
     """Texts of a run; ``record`` counts from the first row of the run."""
     context = None
-    if run.batch is None:
-        status = np.full(run.count, run.status, np.int8)
+    wanted = columns.text or (columns.conversation,)
+    if run.batch is None or not {*wanted} <= {*run.batch.schema.names}:
+        # A JSONL file of empty objects has no columns: its texts are null.
+        status = np.full(run.count, run.status or Status.null_text, np.int8)
         texts = pa.nulls(run.count, pa.large_string())
         return _batch(np.arange(run.count), None, None, texts, None, status)
     if columns.conversation is None:
@@ -294,8 +309,10 @@ def _texts(run: Rows, columns: Columns, max_text_bytes: int) -> pa.RecordBatch:
             context, _ = as_text(_column(run, columns.context))
             context = _cut(context, slice(-CONTEXT_BYTES, None))
         return _batch(np.arange(run.count), None, None, texts, context, status)
-    record, message, roles, texts, bad = _messages(_column(run, columns.conversation))
+    talks = _column(run, columns.conversation)
+    record, message, roles, texts, bad, lost = _messages(talks)
     status = _status(texts, bad, max_text_bytes)
+    status[lost] = Status.unreadable
     texts = _cut(texts, slice(max_text_bytes))
     return _batch(record, message, roles, texts, _earlier(texts, record), status)
 
@@ -351,16 +368,19 @@ def _flat(
     batch: pa.RecordBatch, names: Sequence[str]
 ) -> tuple[pa.LargeStringArray, npt.NDArray[np.bool_]]:
     """Join the text columns with newlines, passing over null and empty ones."""
-    texts, bad = as_text(batch.column(names[0]))
-    if len(names) == 1:
-        return texts, bad
-    columns = [texts]
-    for name in names[1:]:
-        other, broken = as_text(batch.column(name))
-        columns.append(other)
-        bad |= broken
+    return _joined([as_text(batch.column(name)) for name in names])
+
+
+def _joined(
+    read: Sequence[tuple[pa.LargeStringArray, npt.NDArray[np.bool_]]],
+) -> tuple[pa.LargeStringArray, npt.NDArray[np.bool_]]:
+    """Join texts that ``as_text`` read, at least one, row by row, as ``_flat`` says."""
+    if len(read) == 1:
+        return read[0]
+    columns = [texts for texts, _ in read]
+    bad = np.logical_or.reduce([broken for _, broken in read])
     null = pa.scalar(None, pa.large_string())
-    filled = [pc.if_else(pc.equal(pc.binary_length(c), 0), null, c) for c in columns]
+    filled = [_filled(texts) for texts in columns]
     newline = pa.scalar("\n", pa.large_string())
     joined = filled[0]
     for other in filled[1:]:
@@ -381,44 +401,61 @@ def _messages(
     pa.StringArray,
     pa.LargeStringArray,
     npt.NDArray[np.bool_],
+    npt.NDArray[np.bool_],
 ]:
-    """Unfold conversations: (record, message, role, text, not UTF-8), a row per message with text.
+    """Unfold conversations: (record, message, role, text, not UTF-8, no text in its content).
 
-    A conversation in which no message has a text has one row: message -1, text null.
+    A row for each message with a content; one, with message -1, for a conversation without any.
     """
     fields = message_fields(column.type)
     if fields is None:
         raise TypeError(f"not a conversation: {column.type}")
-    role, content = fields
+    roles_at, contents_at = fields
     lengths = column.value_lengths().fill_null(0).to_numpy().astype(np.int64)
     children = column.flatten().flatten()  # the first passes over null lists, the second masks
-    texts, bad = _contents(children[content])
+    contents = [_contents(children[at]) for at in contents_at]
+    bad = np.logical_or.reduce([broken for _, broken in contents])
+    # The first content that says something, else an empty one.
+    texts = pc.coalesce(*(_filled(c) for c, _ in contents), *(c for c, _ in contents))
+    texts = pc.if_else(pa.array(bad), pa.scalar(None, pa.large_string()), texts)
+    there = [children[at].is_valid().to_numpy(zero_copy_only=False) for at in contents_at]
+    has_text = texts.is_valid().to_numpy(zero_copy_only=False)
+    lost = np.logical_or.reduce(there) & ~has_text & ~bad
     roles = pa.nulls(len(texts), pa.string())
-    if role is not None:
-        roles = as_text(children[role])[0].cast(pa.string())
+    if roles_at:
+        roles = pc.coalesce(*(as_text(children[at])[0] for at in roles_at)).cast(pa.string())
 
     owner = np.repeat(np.arange(len(lengths)), lengths)
     message = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    said = np.flatnonzero(texts.is_valid().to_numpy(zero_copy_only=False) | bad)
+    said = np.flatnonzero(has_text | bad | lost)
     silent = np.flatnonzero(np.bincount(owner[said], minlength=len(lengths)) == 0)
     record = np.concatenate((owner[said], silent))
     order = np.argsort(record, kind="stable")
     rows = np.append(said, np.full(len(silent), -1))[order]
     position = pa.array(rows, mask=rows < 0)
     # The row after the last, which is also the one before the first, stands for no message.
-    message, bad = np.append(message, -1)[rows], np.append(bad, False)[rows]
-    return record[order], message, roles.take(position), texts.take(position), bad
+    message, bad, lost = (
+        np.append(column, blank)[rows]
+        for column, blank in ((message, -1), (bad, False), (lost, False))
+    )
+    return record[order], message, roles.take(position), texts.take(position), bad, lost
 
 
 def _contents(column: pa.Array) -> tuple[pa.LargeStringArray, npt.NDArray[np.bool_]]:
-    """Texts of messages; where a content is a list of parts, its text parts joined."""
-    if not is_list(column.type):
+    """Texts of messages, (n,), null where there is none; the texts of lists and structs joined."""
+    if is_text(column.type):
         return as_text(column)
+    if is_number(column.type):
+        return as_text(_keys(column))
+    if pa.types.is_struct(column.type):
+        children = column.flatten()
+        read = [_contents(children[at]) for at in fields_named(PARTS, column.type)]
+        if read:
+            return _joined(read)
+    if not is_list(column.type):
+        return pa.nulls(len(column), pa.large_string()), np.zeros(len(column), np.bool_)
     lengths = column.value_lengths().fill_null(0).to_numpy()
-    parts = column.flatten()
-    if pa.types.is_struct(parts.type):
-        parts = parts.flatten()[parts.type.get_field_index("text")]
-    texts, broken = as_text(parts)
+    texts, broken = _contents(column.flatten())
     owner = np.repeat(np.arange(len(lengths)), lengths)
     kept = texts.is_valid().to_numpy(zero_copy_only=False)
     counts = np.bincount(owner[kept], minlength=len(lengths))
@@ -428,6 +465,12 @@ def _contents(column: pa.Array) -> tuple[pa.LargeStringArray, npt.NDArray[np.boo
     joined = pc.binary_join(lists, pa.scalar("\n", pa.large_string()))
     null = pa.scalar(None, pa.large_string())
     return pc.if_else(pa.array((counts == 0) | bad), null, joined), bad
+
+
+def _filled(texts: pa.LargeStringArray) -> pa.LargeStringArray:
+    """Texts with null for the empty ones."""
+    null = pa.scalar(None, pa.large_string())
+    return pc.if_else(pc.equal(pc.binary_length(texts), 0), null, texts)
 
 
 def _codes(threads: pa.StringArray) -> npt.NDArray[np.integer]:

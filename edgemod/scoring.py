@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,11 @@ from edgemod.words import OUTPUTS
 StageName = Literal["filter", "model", "cascade"]
 
 T = TypeVar("T")
+
+UNIT_ROWS: Final = 256
+UNIT_BYTES: Final = 1 << 16
+"""Rows, and bytes of all their columns about, that are scored at a time: seconds of work, since an
+interrupt waits for it. Set by the file alone."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,14 @@ class Score:
 def score(texts: Sequence[str], *, triager: Triager | None = None) -> list[Score]:
     """Triage texts one by one, as records of their own; the answers in the same order.
 
-    Equal texts get the same answer, none of them as a duplicate of another. Without a
+    Equal texts get the same answer, none of them as a duplicate of another. A lone surrogate,
+    which no UTF-8 holds, is read as "?". Without a
     ``triager`` the default policy and model are loaded once and kept.
     """
     chosen = triager or _default_triager()
     if not texts:
         return []
+    texts = [_valid(text) for text in texts]
     distinct = list(dict.fromkeys(texts))
     batch = pa.record_batch({"text": pa.array(distinct, pa.large_string())})
     decisions = chosen.triage_batch(batch, text="text").to_pylist()
@@ -78,14 +85,17 @@ def score(texts: Sequence[str], *, triager: Triager | None = None) -> list[Score
     return [answers[text] for text in texts]
 
 
-def filter_scores(texts: pa.Array | Sequence[str]) -> FloatMatrix:
+def filter_scores(texts: pa.Array | pa.ChunkedArray | Sequence[str | None]) -> FloatMatrix:
     """The whole filter stage (features, lexicons, n-grams): log-odds, float32 (n, 10).
 
     Columns are ``edgemod.OUTPUTS``. Uses the default policy's lexicons and the shipped
     weights, on the calling thread. Nulls give rows of NaN.
     """
-    column = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.large_string())
-    column = column.cast(pa.large_string())
+    if isinstance(texts, pa.Array | pa.ChunkedArray):
+        column = texts.cast(pa.large_string())
+        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    else:
+        column = pa.array([text and _valid(text) for text in texts], pa.large_string())
     weights, lexicons = _default_filter()
     present = column.drop_null() if column.null_count else column
     scores = weights.scores(features.extract(present, lexicons).normalised)
@@ -94,6 +104,10 @@ def filter_scores(texts: pa.Array | Sequence[str]) -> FloatMatrix:
     result = np.full((len(column), len(OUTPUTS)), np.nan, np.float32)
     result[np.asarray(column.is_valid())] = scores
     return result
+
+
+def _valid(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 @functools.cache
@@ -151,8 +165,7 @@ def score_file(
     with ExitStack() as stack:
         idle: SimpleQueue[Triager] = SimpleQueue()
         for _ in range(workers):
-            made = Triager(policy, with_model, calibration=calibration)
-            idle.put(stack.enter_context(made))
+            idle.put(Triager(policy, with_model, calibration=calibration))
 
         def scored(run: Rows) -> tuple[pa.RecordBatch, int]:
             triager = idle.get()
@@ -167,15 +180,39 @@ def score_file(
 
         temporary = stack.enter_context(replacing(out))
         writer = stack.enter_context(pq.ParquetWriter(temporary, layout, compression="zstd"))
-        pool = stack.enter_context(ThreadPoolExecutor(workers))
-        for batch, lost in _in_order(pool, scored, formats.rows(source, fields.names), workers):
-            writer.write_batch(batch)
+        pool = ThreadPoolExecutor(workers)
+        stack.callback(pool.shutdown, cancel_futures=True)
+        units = formats.rows(source, fields.names)
+        if stage != "filter":  # which needs no more than a moment for a whole run
+            units = _units(units)
+        held: list[pa.RecordBatch] = []
+        for batch, lost in _in_order(pool, scored, units, workers):
             rows += batch.num_rows
             unreadable += lost
+            held.append(batch)
+            if sum(b.num_rows for b in held) >= formats.BATCH_ROWS:  # each write is a row group
+                writer.write_table(pa.Table.from_batches(held))
+                held = []
+        if held:
+            writer.write_table(pa.Table.from_batches(held))
+    # Not after an error: a thread that an interrupt met as it started is not waited for, and may
+    # still use its models. They are freed with it.
+    while not idle.empty():
+        idle.get().close()
     # It also says which ids and times were guessed, which a score does not read.
     about_text = ("text column", "conversation column")
     notices = tuple(notice for notice in columns.notices if notice.startswith(about_text))
     return ScoredFile(rows, unreadable, notices)
+
+
+def _units(runs: Iterable[Rows]) -> Iterator[Rows]:
+    """Cut runs into what a language model scores at a time."""
+    for run in runs:
+        size = UNIT_ROWS
+        if run.batch is not None and run.batch.nbytes:
+            size = min(size, max(UNIT_BYTES * run.count // run.batch.nbytes, 1))
+        for start in range(0, run.count, size):
+            yield run.slice(start, min(start + size, run.count))
 
 
 def _check_names(names: Sequence[str], where: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,12 +36,20 @@ if TYPE_CHECKING:
     from edgemod.scoring import Score
     from edgemod.store import ModelEntry
 
+
+class _Console(Console):
+    """A console that leaves it to the command line what a reader that has gone means."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 _COLOURS = {"clear": "green", "flag": "red", "review": "yellow"}
 
 
 def summary(report: RunReport, out: Path) -> None:
     """The short account of a run, on stderr."""
-    console = Console(stderr=True)
+    console = _Console(stderr=True)
     console.print(
         f"[bold]{report.records:,}[/] records, [bold]{report.coverage:.1%}[/] settled without a "
         f"person, [bold]{report.verdicts.get('review', 0):,}[/] for review"
@@ -82,8 +92,8 @@ def summary(report: RunReport, out: Path) -> None:
         f"{report.peak_memory_bytes / 1e6:,.0f} MB",
         style="dim",
     )
-    console.print(f"calibration: {escape(report.calibration_note)}", style="dim")
-    console.print(f"written to {escape(str(out))}: decisions/ review/ report.json run.json")
+    console.print(f"calibration: {_shown(report.calibration_note)}", style="dim")
+    console.print(f"written to {_shown(str(out))}: decisions/ review/ report.json run.json")
 
 
 class _Rate(ProgressColumn):
@@ -101,7 +111,7 @@ def bar() -> Iterator[Callable[[pipeline.Progress], None]]:
         MofNCompleteColumn(),
         _Rate(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=_Console(stderr=True),
         transient=True,
     )
     with shown:
@@ -120,13 +130,13 @@ def bar() -> Iterator[Callable[[pipeline.Progress], None]]:
 
 def scores(answers: Sequence[Score], first: int = 0) -> None:
     """A table of scored texts, counted from ``first``, on stdout. The texts are not shown."""
-    console = Console()
+    console = _Console()
     for position, answer in enumerate(answers, first):
         colour = _COLOURS[answer.verdict]
         what = f" ({answer.category})" if answer.category else ""
         console.print(
             f"text {position}: [bold {colour}]{answer.verdict}[/]{what} by {answer.stage}: "
-            f"{escape(answer.reason)}"
+            f"{_shown(answer.reason)}"
         )
         table = _table("category", "probability", "")
         for name in OUTPUTS:
@@ -137,16 +147,16 @@ def scores(answers: Sequence[Score], first: int = 0) -> None:
             console.print(table)
         if answer.fired:
             fired = ", ".join(f"{what} at {start}-{end}" for start, end, what in answer.fired)
-            console.print(f"fired: {escape(fired)}")
+            console.print(f"fired: {_shown(fired)}")
 
 
 def inspection(found: Inspection) -> None:
     """What a file holds, on stdout."""
-    console = Console()
-    console.print(escape(found.headline))
+    console = _Console()
+    console.print(_shown(found.headline))
     table = _table("column", "type", "looks like")
     for column in found.columns:
-        table.add_row(escape(column.name), escape(column.type), column.role or "")
+        table.add_row(_shown(column.name), _shown(column.type), column.role or "")
     console.print(table)
     if found.histogram:
         lengths = _table("characters", "texts", "")
@@ -155,14 +165,14 @@ def inspection(found: Inspection) -> None:
             lengths.add_row(label, f"{count:,}", "█" * round(30 * count / most))
         console.print(lengths)
     for notice in found.notices:
-        console.print(escape(notice), style="yellow")
-    console.print(f"triage it:\n  {escape(found.command)}", soft_wrap=True)
+        console.print(_shown(notice), style="yellow")
+    console.print(f"triage it:\n  {_shown(found.command)}", soft_wrap=True)
 
 
 def policy(shown: Policy) -> None:
     """A policy in tables, on stdout."""
-    console = Console()
-    console.print(f"[bold]{escape(shown.name)}[/] version {escape(shown.version)}")
+    console = _Console()
+    console.print(f"[bold]{_shown(shown.name)}[/] version {_shown(shown.version)}")
     console.print(f"fingerprint {shown.fingerprint}", style="dim")
     console.print(
         f"languages: {', '.join(shown.languages) or 'all'} (others: "
@@ -171,7 +181,7 @@ def policy(shown: Policy) -> None:
     )
     table = _table("category", "severity", "definition")
     for category in shown.categories:
-        table.add_row(category.name, str(category.severity), escape(category.definition))
+        table.add_row(category.name, str(category.severity), _shown(category.definition))
     console.print(table)
     limits = _table("category", "filter clears", "filter flags", "model clears", "model flags")
     for category in shown.categories:
@@ -182,16 +192,16 @@ def policy(shown: Policy) -> None:
         when = " and ".join(f"{c.feature} {c.op} {c.value:g}" for c in rule.when)
         on = "" if rule.on == "any" else f"would be {rule.on}, "
         rules.add_row(
-            escape(rule.name),
-            escape(on + when),
+            _shown(rule.name),
+            _shown(on + when),
             f"{rule.verdict} ({rule.category})",
-            escape(rule.reason),
+            _shown(rule.reason),
         )
     console.print(rules)
     lexicons = _table("lexicon", "category", "terms", "allowed", "match")
     for lexicon in shown.lexicons:
         lexicons.add_row(
-            escape(lexicon.name),
+            _shown(lexicon.name),
             lexicon.category,
             f"{len(lexicon.terms):,}",
             f"{len(lexicon.allow):,}",
@@ -212,14 +222,14 @@ def models(entries: Sequence[ModelEntry]) -> None:
     table = _table("model", "kind", "here", "licence", "SHA-256", "source")
     for entry in entries:
         table.add_row(
-            escape(entry.name),
+            _shown(entry.name),
             entry.kind,
             "yes" if entry.present else "no",
-            escape(entry.licence),
+            _shown(entry.licence),
             entry.sha256[:12],
-            escape(entry.source),
+            _shown(entry.source),
         )
-    Console().print(table)
+    _Console().print(table)
 
 
 def findings(found: Sequence[Finding]) -> None:
@@ -227,9 +237,9 @@ def findings(found: Sequence[Finding]) -> None:
     table = _table("", "check", "finding")
     for finding in found:
         table.add_row(
-            "[green]ok[/]" if finding.ok else "[red]no[/]", finding.name, escape(finding.detail)
+            "[green]ok[/]" if finding.ok else "[red]no[/]", finding.name, _shown(finding.detail)
         )
-    Console().print(table)
+    _Console().print(table)
 
 
 def _table(*columns: str) -> Table:
@@ -248,6 +258,18 @@ def _table(*columns: str) -> Table:
         }
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     return table
+
+
+def _shown(text: str) -> str:
+    """Text as it is, for rich: nothing in it is markup, and nothing drives the terminal."""
+    return escape(printable(text))
+
+
+def printable(text: str) -> str:
+    """Text with control characters escaped, so that a file name cannot drive the terminal."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def _share(count: int, total: int) -> str:

@@ -33,6 +33,9 @@ SUFFIXES: dict[str, Format] = {
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 """Suffixes CSV and JSONL files may carry on top of their own."""
 
+READ_BYTES = 1 << 18
+"""Bytes of each Parquet column read at a time; without it a row group would be read whole."""
+
 DAMAGE = (pa.ArrowException, OSError, UnicodeError, MemoryError)
 """What pyarrow raises on bytes it cannot decode; a flipped length asks for absurd memory."""
 
@@ -70,8 +73,11 @@ def discover(inputs: Sequence[str | Path]) -> list[Source]:
     """
     found: dict[str, tuple[Path, Path]] = {}
     for item in inputs:
-        for root, file in _expand(item):
-            found.setdefault(os.path.realpath(file), (root, file))
+        try:
+            for root, file in _expand(item):
+                found.setdefault(os.path.realpath(file), (root, file))
+        except OSError as error:
+            raise unreadable(str(error.filename or item), error) from error
     sources, problems = [], []
     shown = _shown([*found.values()])
     for path, (root, file) in zip(shown, found.values(), strict=True):
@@ -90,6 +96,12 @@ def discover(inputs: Sequence[str | Path]) -> list[Source]:
             fix="copy these files again from where they were made, or leave them out",
         )
     return sorted(sources, key=lambda source: source.path)
+
+
+def passed_over(inputs: Sequence[str | Path]) -> list[str]:
+    """Name the files in the folders among the inputs that are in no format edgemod reads."""
+    folders = [path for path in map(Path, inputs) if path.is_dir()]
+    return [_text(f) for folder in folders for f in _walk(folder) if _format(f) is None]
 
 
 def fingerprint(sources: Sequence[Source]) -> str:
@@ -113,13 +125,16 @@ def partitions(source: Source) -> dict[str, str | None]:
 
 
 def open_parquet(path: str, file: Path) -> pq.ParquetFile:
-    """Open a Parquet file for streaming: mapped, nothing read ahead, checksums verified.
+    """Open a Parquet file for streaming: nothing read ahead, checksums verified.
 
     Raises InputError that tells a foreign, a truncated, an encrypted and a damaged file apart.
     """
     try:
-        mapped = pa.memory_map(os.fsencode(file))  # a name as bytes: it need not be UTF-8
-        parquet = pq.ParquetFile(mapped, pre_buffer=False, page_checksum_verification=True)
+        # Not mapped: a file that is cut while it is read would kill the process (SIGBUS).
+        stream = pa.OSFile(os.fsencode(file))  # a name as bytes: it need not be UTF-8
+        parquet = pq.ParquetFile(
+            stream, pre_buffer=False, buffer_size=READ_BYTES, page_checksum_verification=True
+        )
         for field in parquet.schema_arrow:  # raises where a name is not UTF-8
             _ = field.name, getattr(field.type, "tz", None)
         if _consistent(parquet.metadata):
@@ -136,7 +151,7 @@ def unreadable(path: str, error: OSError) -> InputError:
     return InputError(
         f"cannot be read: {error.strerror or 'its bytes cannot be decompressed'}",
         where=path,
-        fix="check that the file is whole, still there, and that you may read it",
+        fix="check that it is whole, still there, and that you may read it",
     )
 
 
@@ -147,7 +162,7 @@ def _expand(item: str | Path) -> Iterator[tuple[Path, Path]]:
         if _is_run(path):
             fix = "name the folder that the run's input is in"
             raise InputError("holds what an edgemod run wrote", where=str(item), fix=fix)
-        files = list(_walk(path))
+        files = [file for file in _walk(path) if _format(file) is not None]
         if not files:
             raise InputError("no input file in this folder", where=str(item), fix=_READABLE)
         for file in files:
@@ -193,9 +208,16 @@ def _glob(pattern: str) -> Iterator[tuple[Path, Path]]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Every readable file below a folder. Links are followed; a folder is entered only once."""
+    """Every file below a folder. Links are followed; a folder is entered only once.
+
+    Raises OSError for a folder that cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
     entered = {os.path.realpath(folder)}
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         keep = []
         for name in sorted(folders):
             real = os.path.realpath(os.path.join(parent, name))
@@ -204,15 +226,15 @@ def _walk(folder: Path) -> Iterator[Path]:
                 keep.append(name)
         folders[:] = keep
         for name in sorted(files):
-            file = Path(parent, name)
-            if not _hidden(name) and _format(file) is not None:
-                yield file
+            if not _hidden(name):
+                yield Path(parent, name)
 
 
 def _is_run(folder: Path) -> bool:
     """Whether a folder holds an edgemod run: what a run writes inside its input is no input."""
+    # Not Path.is_file: that raises where the folder cannot be read, which the walk will tell.
     written = (folder / "decisions", folder / "work")
-    return (folder / "run.json").is_file() and any(part.is_dir() for part in written)
+    return os.path.isfile(folder / "run.json") and any(map(os.path.isdir, written))
 
 
 def _hidden(name: str) -> bool:
@@ -222,19 +244,19 @@ def _hidden(name: str) -> bool:
 
 
 def _format(file: Path) -> Format | None:
-    """Tell a format by suffix, else by the Parquet magic: Hive writes files without suffix."""
+    """Tell a format by suffix, or where there is none (Hive) by the Parquet magic.
+
+    Raises OSError for a file without suffix that cannot be read.
+    """
     suffixes = [suffix.lower() for suffix in file.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         inner = SUFFIXES.get(suffixes[-2]) if len(suffixes) > 1 else None
         return inner if inner != "parquet" else None
     if suffixes and suffixes[-1] in SUFFIXES:
         return SUFFIXES[suffixes[-1]]
-    try:
-        if file.is_file():
-            with file.open("rb") as stream:
-                return "parquet" if stream.read(4) == b"PAR1" else None
-    except OSError:
-        pass
+    if not suffixes and file.is_file():  # another suffix may mark a copy: dump.parquet.bak
+        with file.open("rb") as stream:
+            return "parquet" if stream.read(4) == b"PAR1" else None
     return None
 
 

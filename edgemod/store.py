@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from edgemod.errors import ModelError
+from edgemod.errors import ModelError, OutputError
 from edgemod.parts import replacing
 
 Kind = Literal["encoder", "guard"]
@@ -183,7 +183,14 @@ def add(
                 fix="choose another name",
             )
     kept = [other for other in added if other.name != name]
-    mine.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        mine.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot be made: {error.strerror}",
+            where=str(mine.parent),
+            fix="set EDGEMOD_HOME to a folder that you may write to",
+        ) from error
     with replacing(mine) as temporary:
         temporary.write_text("\n".join(map(_toml, (*kept, entry))), encoding="utf-8")
     return entry

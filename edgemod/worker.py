@@ -1,6 +1,6 @@
 """A worker process: takes chunks on its standard input, writes their parts, answers in JSON.
 
-The parent (pipeline.py) starts ``python -m edgemod.worker`` once for each worker. A process of
+The parent (crew.py) starts ``python -m edgemod.worker`` once for each worker. A process of
 its own means that a text that kills the native code kills one worker and not the run, and
 that the memory of the models is accounted for. Messages are a length-prefixed JSON header
 followed by Arrow IPC streams; nothing is pickled, and no answer carries the text of a record:

@@ -72,6 +72,11 @@ def test_dry_run_writes_nothing(dump: Path, tmp_path: Path) -> None:
     assert plan["columns"]["text"] == ["text"]
     assert len(plan["policy"]) == 64
     assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("")
+    told = run("triage", dump, "-o", tmp_path / "out", "--dry-run")
+    assert told.returncode == 1
+    assert "holds no edgemod run" in told.stderr
 
 
 def test_score_gives_a_json_line_a_text() -> None:
@@ -83,6 +88,32 @@ def test_score_gives_a_json_line_a_text() -> None:
     assert (rows[1]["verdict"], rows[1]["category"], rows[1]["stage"]) == ("flag", "pii", "rule")
     assert [11, 30, "cards"] in rows[1]["fired"]
     assert rows[2]["verdict"] == "review"
+
+
+def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("see you at eight\n" * 3000)
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgemod.cli", "score", "--model", "none", "--file",
+         tmp_path / "lines.txt"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("command", [["--help"], ["policy", "show"], ["model", "list", "--json"]])
+def test_a_full_disk_is_told(command: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        told = subprocess.run(
+            [sys.executable, "-m", "edgemod.cli", *command],
+            stdout=full, stderr=subprocess.PIPE, cwd=ROOT, check=False,
+        )  # fmt: skip
+    assert told.returncode == 1
+    assert told.stderr == b"edgemod: the output cannot be written: No space left on device\n"
 
 
 def test_score_reads_stdin_and_files(tmp_path: Path) -> None:
@@ -154,15 +185,21 @@ def test_policy_commands(tmp_path: Path) -> None:
     assert run("policy", "check", ROOT / "edgemod/policies/default.toml").returncode == 0
 
 
-def test_model_commands(tmp_path: Path) -> None:
+def test_model_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEMOD_HOME", str(tmp_path / "home"))
     assert "default" in run("model", "list").stdout
     assert run("model", "verify").returncode == 0
     assert run("model", "verify", "nonesuch").returncode == 2
     fake = tmp_path / "fake.gguf"
-    fake.write_bytes(b"GIF89a not a model")
-    told = run("model", "add", fake, "--name", "fake")
-    assert told.returncode == 1
-    assert "GGUF" in told.stderr
+    for content, said in (b"GIF89a not a model", "GGUF"), (b"GGUF\3\0\0\0cut", "cannot load"):
+        fake.write_bytes(content)
+        told = run("model", "add", fake, "--name", "fake")
+        assert told.returncode == 1
+        assert said in told.stderr
+    told = run("model", "add", fake, "--name", "fake", "--template", "nonesuch")
+    assert told.returncode == 2
+    assert "yes-no" in told.stderr
+    assert "fake" not in run("model", "list").stdout
 
 
 def test_doctor() -> None:
@@ -201,6 +238,11 @@ def test_exit_codes(arguments: list[str], code: int, said: str) -> None:
 
 
 def test_control_characters_in_names_do_not_reach_the_terminal(tmp_path: Path) -> None:
-    told = run("inspect", tmp_path / "\x1b[31mred.parquet")
-    assert told.returncode == 1
-    assert "\x1b" not in told.stderr
+    path = tmp_path / "\x1b[31mred.parquet"
+    assert run("inspect", path).returncode == 1
+    assert "\x1b" not in run("inspect", path).stderr
+    pq.write_table(pa.table({"text": ["a"], "\x1b[32mgreen": ["b"]}), path)
+    told = run("inspect", path)
+    assert told.returncode == 0
+    assert "\x1b" not in told.stdout
+    assert "green" in told.stdout

@@ -79,6 +79,29 @@ def test_a_file_without_rows(tmp_path: Path) -> None:
     assert (found.columns, found.histogram) == ((), ())
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("-x.csv", ["./-x.csv", "-o", "x-triage"]),
+        (".x.csv", [".x.csv", "-o", "x-triage"]),
+        ("-.csv", ["./-.csv", "-o", "csv-triage"]),
+    ],
+)
+def test_names_that_begin_oddly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text("text\na\n")
+    assert shlex.split(inspect(Path(name)).command)[2:5] == words
+
+
+def test_several_files_are_not_a_file(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text("text\na\n")
+    with pytest.raises(InputError, match="matches several files"):
+        inspect(f"{tmp_path}/*.csv")
+
+
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder"):
         inspect(tmp_path)

@@ -220,10 +220,14 @@ def test_a_kill_between_any_two_first_steps_leaves_a_folder_that_goes_on(
 def test_a_complete_run_that_lost_a_file_says_which(
     dump: Path, finished: tuple[Path, RunReport], tmp_path: Path
 ) -> None:
-    for name in ("report.json", "decisions/part-000002.parquet"):
+    names = ("report.json", "decisions/part-000002.parquet", "review/review-00000.parquet")
+    for name in (*names, "empty"):
         out = tmp_path / name.replace("/", "-")
         shutil.copytree(finished[0], out)
-        (out / name).unlink()
+        (out / name).unlink(missing_ok=True)
+        if name == "empty":
+            name = names[1]
+            (out / name).write_bytes(b"")
         with pytest.raises(RunError, match=Path(name).name):
             edgemod.triage(dump, out, workers=1, chunk_rows=128)
 
@@ -261,6 +265,12 @@ def test_changed_plans_are_refused_by_name(
         edgemod.triage(dump, out, chunk_rows=128, policy=policy)
     with pytest.raises(RunError, match=r"changed: chunk_rows \(128 -> 64\)"):
         edgemod.triage(dump, out, chunk_rows=64)
+    options = pipeline.Options(
+        (str(dump),), out, None, "default", None, {}, 1, 64, "parquet", None
+    )  # fmt: skip
+    with pytest.raises(RunError, match=r"chunk_rows \(128 -> 64\)"):
+        pipeline.plan(options)
+    assert pipeline.plan(options, restart=True).identity["chunk_rows"] == 64
     other = write_dump(tmp_path / "other.parquet", 10)
     with pytest.raises(RunError, match="changed: input"):
         edgemod.triage(other, out, chunk_rows=128)
@@ -273,14 +283,26 @@ def test_restart_begins_anew(tmp_path: Path) -> None:
     report = edgemod.triage(second, tmp_path / "out", workers=1, restart=True)
     assert report.records == 40
     assert decisions(tmp_path / "out").num_rows == 40
+    for content in ("{", "{}"):
+        (tmp_path / "out" / "run.json").write_text(content)
+        with pytest.raises(RunError, match=r"run\.json: is missing or damaged"):
+            edgemod.triage(second, tmp_path / "out", workers=1)
+        assert edgemod.triage(first, tmp_path / "out", workers=1, restart=True).records == 30
+    (tmp_path / "out" / "run.json").write_text("{}")
+    (tmp_path / "out" / "precious.txt").write_text("mine")  # so it may be no run at all
+    with pytest.raises(RunError, match="damaged"):
+        edgemod.triage(first, tmp_path / "out", workers=1, restart=True)
+    assert decisions(tmp_path / "out").num_rows == 30
 
 
 def test_folders_that_are_not_a_run_are_left_alone(dump: Path, tmp_path: Path) -> None:
-    (tmp_path / "precious.txt").write_text("mine")
+    mine = [tmp_path / name for name in ("precious.txt", ".download.partial", ".a.b.partial")]
+    for path in mine:
+        path.write_text("mine")
     for restart in (False, True):
         with pytest.raises(RunError, match="not empty and holds no edgemod run"):
             edgemod.triage(dump, tmp_path, workers=1, restart=restart)
-    assert (tmp_path / "precious.txt").read_text() == "mine"
+    assert all(path.read_text() == "mine" for path in mine)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be used as the output folder"):
         edgemod.triage(dump, tmp_path / "file", workers=1)
@@ -327,6 +349,25 @@ def test_texts_that_cannot_be_scored_go_to_review_with_the_reason(tmp_path: Path
         "too_long": 1,
         "unsupported_language": 1,
     }
+
+
+def test_what_cannot_be_read_of_a_conversation_goes_to_review(tmp_path: Path) -> None:
+    calm = {"role": "user", "content": "hello, can you help me plan a birthday dinner?"}
+    image = {"role": "user", "content": [{"type": "image"}]}
+    (tmp_path / "in").mkdir()
+    chats = (
+        {"messages": talk}
+        for talk in ([calm], [calm, image], [calm, "my card is 4111 1111 1111 1111"])
+    )
+    (tmp_path / "in" / "a.jsonl").write_text("\n".join(["{}", *map(json.dumps, chats)]))
+    (tmp_path / "in" / "notes.txt").write_text("")
+    plans: list[pipeline.Plan] = []
+    edgemod.triage(tmp_path / "in", tmp_path / "out", workers=1, on_plan=plans.append)
+    rows = decisions(tmp_path / "out").to_pylist()
+    assert [row["verdict"] for row in rows] == ["review", "clear", "review", "flag"]
+    assert [row["status"] for row in rows] == ["null_text", "ok", "unreadable", "ok"]
+    notice = f"passed over 1 files of no format that edgemod reads: {tmp_path}/in/notes.txt"
+    assert notice in plans[0].columns.notices
 
 
 def test_conversations_name_the_message_that_decided(tmp_path: Path) -> None:

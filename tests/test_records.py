@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 import uuid
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 
 from edgemod import formats
 from edgemod.errors import InputError
+from edgemod.inspection import inspect
 from edgemod.records import (
     RECORDS,
     TEXTS,
@@ -37,7 +39,7 @@ from edgemod.records import (
     read_chunks,
     resolve_columns,
 )
-from edgemod.sources import partitions
+from edgemod.sources import partitions, passed_over
 from edgemod.words import Status
 
 LIMIT = 1000
@@ -175,6 +177,7 @@ UUID = uuid.UUID(int=0x1234)
         (pa.array([7.0, None, 0.5]), ["7", "a.parquet#1", "0.5"]),
         (pa.array([float("nan"), -3.0, 1e17]), ["a.parquet#0", "-3", "1e+17"]),
         (pa.array([7, None, 8]).cast(pa.decimal128(38, 0)), ["7", "a.parquet#1", "8"]),
+        (pa.array([7.0, None, 0.5], pa.float16()), ["7", "a.parquet#1", "0.5"]),
         (pa.nulls(3), [f"a.parquet#{i}" for i in range(3)]),
     ],
     ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
@@ -199,6 +202,8 @@ MOMENT = datetime.datetime(2024, 5, 6, 7, 8, 9, tzinfo=datetime.UTC)
         (pa.array([1714979289123456789]), "2024-05-06T07:08:09.123Z"),
         (pa.array([1714979289.5]), "2024-05-06T07:08:09.000Z"),
         (pa.array([float("nan")]), None),
+        (pa.array([2024.0], pa.float16()), "2024"),
+        (pa.array([2**60], pa.timestamp("ms")), None),
         (pa.array([2024]), "2024"),
         (pa.array(["yesterday"]), "yesterday"),
         (pa.array([None], pa.int64()), None),
@@ -314,8 +319,72 @@ def test_contents_made_of_parts(tmp_path: Path) -> None:
     ]]  # fmt: skip
     path = parquet(tmp_path / "a.parquet", {"messages": pa.array(talks, kind)})
     chunks = read(path)
-    assert column(chunks, "text") == ["one\ntwo", "one"]
-    assert column(chunks, "message") == [0, 3]
+    assert column(chunks, "text") == ["one\ntwo", None, "one", None]
+    assert column(chunks, "message") == [0, 1, 3, 4]
+    assert statuses(chunks) == ["ok", "unreadable", "ok", "unreadable"]
+
+
+HIDDEN = "the second message"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        HIDDEN, {"from": "u", "value": HIDDEN}, {"content": [[HIDDEN]]},
+        {"content": "", "text": HIDDEN}, {"role": "u", "body": HIDDEN},
+        {"author": {"role": "u"}, "content": {"content_type": "text", "parts": [HIDDEN]}},
+        {"content": [{"type": "text", "text": {"value": HIDDEN}}]},
+        {"content": [{"type": "tool_result", "content": HIDDEN}]},
+        {"content": 4111111111111111},
+        {"content": []}, {"content": {"image": 1}}, {"content": True},
+        None, {}, {"role": "u"}, {"content": None}, {"role": "u", "tool_calls": [{"id": "x"}]},
+    ],
+    ids=lambda message: json.dumps(message)[:40],
+)  # fmt: skip
+def test_no_json_message_that_says_something_is_passed_over(tmp_path: Path, message: Any) -> None:
+    first = {"role": "user", "content": "hi"}
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        "\n".join(json.dumps({"messages": talk}) for talk in ([first], [first, message]))
+    )
+    rows = list(zip(*(column(read(path), n) for n in ("message", "text")), strict=True))[2:]
+    found = "4111111111111111" if "4111" in str(message) else HIDDEN
+    readable = found in str(message) and "body" not in str(message)
+    silent = message is None or not {"content", "body"} & {*message} or message == {"content": None}
+    assert rows == ([(1, found)] if readable else [] if silent else [(1, None)])
+    if not readable and not silent:
+        assert statuses(read(path))[-1] == "unreadable"
+
+
+PART = pa.struct([("type", pa.string()), ("text", pa.string()), ("content", pa.string())])
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "text"),
+    [
+        (pa.list_(PART), {"content": [{"type": "x", "content": "a"}, {"text": "b"}]}, "a\nb"),
+        (pa.list_(PART), {"content": [{"type": "image"}]}, None),
+        (pa.list_(pa.list_(pa.string())), {"content": [["a"], ["b"]]}, "a\nb"),
+        (pa.struct([("parts", pa.list_(pa.string()))]), {"content": {"parts": ["a"]}}, "a"),
+        (pa.string(), {"value": "a"}, "a"),
+        (pa.string(), {"content": "", "value": "a"}, "a"),
+        (pa.string(), {"text": 1.5}, "1.5"),
+        (pa.string(), {"message": True}, None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_no_parquet_message_that_says_something_is_passed_over(
+    tmp_path: Path, kind: pa.DataType, message: Any, text: str | None
+) -> None:
+    fields = {
+        "author": pa.struct([("role", pa.string())]), "from": pa.string(), "content": kind,
+        "value": pa.string(), "text": pa.float16(), "message": pa.bool_(),
+    }  # fmt: skip
+    talk = [None, {"from": "u"}, {"from": "v", **message}]
+    talks = pa.array([talk], pa.list_(pa.struct(list(fields.items()))))
+    chunks = read(parquet(tmp_path / "a.parquet", {"messages": talks}))
+    assert message_rows(chunks) == [(0, 2, "v", text, None)]
+    assert statuses(chunks) == ["ok" if text else "unreadable"]
 
 
 # -- files ---------------------------------------------------------------------------------
@@ -349,12 +418,38 @@ def test_folders_globs_and_files(tmp_path: Path) -> None:
         parquet(tmp_path / name, {"text": ["x"]})
     (tmp_path / "notes.md").write_text("not data")
     parquet(tmp_path / "000000_0", {"text": ["x"]})  # as Hive names files
+    parquet(tmp_path / "b.parquet.bak", {"text": ["x"]})  # a copy
     everything = ["000000_0", "_day=2/1.parquet", "a/x.pq", "b.parquet", "lang=en/1.parquet"]
     assert [s.path for s in discover([tmp_path])] == everything
     assert [s.path for s in discover([f"{tmp_path}/**/*.parquet"])] == [
         "_day=2/1.parquet", "b.parquet", "lang=en/1.parquet",
     ]  # fmt: skip
     assert [s.path for s in discover([tmp_path / "a" / "x.pq"])] == ["x.pq"]
+    others = passed_over([tmp_path, tmp_path / "a" / "x.pq"])
+    assert others == [f"{tmp_path}/b.parquet.bak", f"{tmp_path}/notes.md"]
+
+
+@pytest.mark.parametrize("named", ["", "sub", "sub/deep/x.parquet", "."])
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    parquet(tmp_path / "a.parquet", {"text": ["x"]})
+    parquet(tmp_path / "sub" / "deep" / "x.parquet", {"text": ["x"]})
+
+    def refused(function: Any) -> Any:
+        def call(path: Any = ".", *given: Any, **named: Any) -> Any:
+            if str(path).startswith(f"{tmp_path}/sub") and (
+                function is not os.stat or "deep" in str(path)
+            ):
+                raise PermissionError(13, "Permission denied", str(path))
+            return function(path, *given, **named)
+
+        return call
+
+    for name in ("scandir", "stat"):  # the tests may run as root, who may read everything
+        monkeypatch.setattr(os, name, refused(getattr(os, name)))
+    with pytest.raises(InputError, match=f"{tmp_path}/sub.*: cannot be read: Permission denied"):
+        discover([tmp_path / named])
 
 
 def test_a_file_given_twice_is_read_once(tmp_path: Path) -> None:
@@ -600,6 +695,38 @@ def test_resuming_does_not_read_what_it_skips(
     assert read_groups == [8, 9]
 
 
+RESIDENT = """
+import os, sys
+from edgemod.records import discover, read_chunks, resolve_columns
+from edgemod.worker import peak_bytes
+
+sources = discover([sys.argv[1]])
+columns = resolve_columns(sources)
+before, statuses = peak_bytes(), set()
+for chunk in read_chunks(sources, columns, max_text_bytes=1000):
+    statuses |= set(chunk.texts.column("status").to_pylist())
+    if chunk.index == 5 and "cut" in sys.argv:
+        os.truncate(sys.argv[1], sources[0].size // 2)
+print(peak_bytes() - before, statuses)
+"""
+
+
+@pytest.mark.parametrize(("then", "expected"), [("go on", "{0}"), ("cut", "{0, 6}")])
+def test_a_file_is_not_mapped(tmp_path: Path, then: str, expected: str) -> None:
+    """It would count as resident, and one that is cut meanwhile would kill the process."""
+    texts = pa.array([f"{i} {'x' * 980}" for i in range(180_000)])
+    path = tmp_path / "a.parquet"
+    parquet(path, {"text": texts}, use_dictionary=False, compression="none")
+    done = subprocess.run(
+        [sys.executable, "-c", RESIDENT, path, then],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    grown, found = done.stdout.split(maxsplit=1)
+    assert int(grown) < 100 * 2**20
+    assert found.strip() == expected
+
+
 @pytest.mark.parametrize("group", [100, 10**9])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, group: int) -> None:
     peaks = []
@@ -831,6 +958,42 @@ def test_a_csv_without_a_header(tmp_path: Path, line: str) -> None:
     )
 
 
+def test_a_quote_that_is_never_closed_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "CSV_BLOCK", 1 << 20)
+    path = tmp_path / "a.csv"
+    path.write_text('id,text\n0,first\n1,"' + "2,row\n" * (formats.FIELD_CHARACTERS // 6 + 1))
+    assert path.stat().st_size < 20_000_000  # a longer field would hold the file several times
+    assert statuses(read(path)) == ["ok", "unreadable"]
+
+
+@pytest.mark.parametrize(
+    "line", ["1,secret", "it is secret!", "id,what you said is secret", "a (secret),b"]
+)
+def test_a_csv_whose_first_line_does_not_look_like_names(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"{line}\n2,b\n")
+    cases: list[dict[str, Any]] = [{}, {"text": ("secrets",)}, {"text": ("bdy",)}]
+    for named in cases:
+        with pytest.raises(InputError) as caught:
+            read(path, **named)
+        said = "its first line has" if named else "seems to have no header"
+        assert said in str(caught.value)
+        assert "'secret'" not in str(caught.value)
+        assert "said" not in str(caught.value)
+    assert "secret" not in str(inspect(path)).replace(str(path), "")
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [("Review Text,n (of 5)?", {}), ("u,what is it? (free text)", {"text": ("u",)})],
+)
+def test_a_csv_header_with_a_known_name(tmp_path: Path, line: str, named: dict[str, Any]) -> None:
+    (tmp_path / "a.csv").write_text(f"{line}\na,b\n")
+    assert column(read(tmp_path / "a.csv", **named), "text") == ["a"]
+
+
 def test_a_csv_header_may_have_empty_cells(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(",text,,\n0,a,,\n1,b\n")
@@ -878,13 +1041,27 @@ def test_a_cut_compressed_file_says_so(tmp_path: Path, name: str) -> None:
     assert column(chunks, "text")[:-1] == texts[: len(found) - 1]
 
 
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+def test_what_was_decoded_before_a_cut_is_kept(tmp_path: Path, share: float) -> None:
+    draw = random.Random(0)
+    texts = [str(draw.random()) for _ in range(60_000)]
+    lines = "\n".join(json.dumps({"id": i, "text": text}) for i, text in enumerate(texts))
+    packed = gzip.compress(lines.encode(), 1)
+    packed = packed[: int(len(packed) * share)]
+    (tmp_path / "a.jsonl.gz").write_bytes(packed)
+    whole = zlib.decompressobj(31).decompress(packed).count(b"\n")
+    chunks = read(tmp_path / "a.jsonl.gz")
+    assert column(chunks, "text") == [*texts[:whole], None]
+    assert statuses(chunks)[-1] == "unreadable"
+
+
 def test_a_damaged_compressed_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv.gz").write_bytes(b"not gzip")
     with pytest.raises(InputError) as caught:
         read(tmp_path)
     assert str(caught.value) == (
         "a.csv.gz: cannot be read: its bytes cannot be decompressed\n"
-        "  check that the file is whole, still there, and that you may read it"
+        "  check that it is whole, still there, and that you may read it"
     )
 
 
@@ -914,6 +1091,17 @@ def test_json_blocks_and_long_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
     assert column(read(path, chunk_rows=17), "text") == texts
+
+
+def test_empty_json_objects_have_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\nno\n{}\n")
+    expected = ["null_text", "unreadable", "null_text"]
+    assert statuses(read(tmp_path, chunk_rows=2)) == expected
+    for line in ({"text": "x"}, {"messages": [{"role": "u", "content": "x"}]}):
+        (tmp_path / "b.jsonl").write_text("{}\n" * 1500 + json.dumps(line))
+        chunks = read(tmp_path)
+        assert statuses(chunks) == [*expected, *["null_text"] * 1500, "ok"]
+        assert column(chunks, "text")[-1] == "x"
 
 
 def test_json_conversations(tmp_path: Path) -> None:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import datetime
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from edgemod import scoring
 from edgemod.errors import InputError
-from edgemod.scoring import ScoredFile, score, score_file
+from edgemod.scoring import ScoredFile, filter_scores, score, score_file
 from edgemod.triager import PROBABILITIES, Triager
 from edgemod.words import OUTPUTS, Status
+from samples import write_dump
 
 ROOT = Path(__file__).parents[1]
 
@@ -149,6 +153,33 @@ def test_triagers_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert {*map(id, closed)} == {*map(id, made)}
 
 
+def test_an_interrupt_ends_soon_and_leaves_nothing(tmp_path: Path) -> None:
+    path = write_dump(tmp_path / "in.parquet", 50_000)  # minutes
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgemod.cli", "score", path, "-o", tmp_path / "out.parquet",
+         "--stage", "model", "--workers", "2"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    while not list(tmp_path.glob(".out*")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.strip()) == (130, b"edgemod: interrupted")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_units_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, out = write_dump(tmp_path / "in.parquet", 300), tmp_path / "out.parquet"
+    tables = []
+    for rows in (7, 256):
+        monkeypatch.setattr(scoring, "UNIT_ROWS", rows)
+        score_file(path, out, text=["text"], stage="cascade")
+        tables.append(pq.read_table(out))
+        assert pq.ParquetFile(out).num_row_groups == 1
+    assert tables[0].equals(tables[1])
+
+
 def test_equal_texts_have_equal_scores(triager: Triager) -> None:
     texts = ["see you at eight", "", "see you at eight", "you idiot", ""]
     answers = score(texts, triager=triager)
@@ -215,6 +246,15 @@ def test_lines_are_scored_as_they_come() -> None:
     assert len(lines) == 3001 - 1024
     assert lines[-1].startswith(b'{"text": 3000,')
     assert all(b'"stage": "filter"' in line for line in first)
+
+
+def test_texts_of_python_and_arrow_are_scored_alike() -> None:
+    texts = ["good morning", "a lone \ud800 surrogate", None, ""]
+    plain = filter_scores(texts)
+    valid = [text and text.replace("\ud800", "?") for text in texts]
+    for column in (pa.array(valid), pa.chunked_array([valid[:1], valid[1:]])):
+        np.testing.assert_array_equal(filter_scores(column), plain)
+    assert np.isnan(plain).all(axis=1).tolist() == [False, False, True, True]
 
 
 def test_policy_show_has_thresholds() -> None:

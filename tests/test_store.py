@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgemod import store
-from edgemod.errors import ModelError
+from edgemod.errors import ModelError, OutputError
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +105,15 @@ def test_what_cannot_be_added(gguf: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="an encoder needs a head"):
         store.add(gguf, "mine", "encoder")
     assert not (tmp_path / "home").exists()
+
+
+def test_a_home_that_cannot_be_made(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(OutputError, match="cannot be made: Permission denied"):
+        store.add(gguf, "mine", "guard")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,11 @@ every output of ``words.OUTPUTS``:
   sent on to the language model;
 - for each stage, the pair ``clear_below`` and ``flag_above``.
 
+Models learn ``any`` without advertising and personal data, which have nothing in common with
+abuse. Its probability joins what its map gives with that of advertising, as if they were
+independent: ``1 - (1 - p) (1 - p_spam_scam)``. Personal data stay apart: a model's guess at them
+is a guess from digits, so it withholds clearing through ``pii`` and says nothing about ``any``.
+
 The maps are logistic (Platt 1999, "Probabilistic outputs for support vector machines", with
 its smoothed targets), fitted by Newton's method. Thresholds are class-conditional quantiles,
 so they do not depend on how common harm is in the labels: ``clear_below`` is the largest
@@ -22,7 +27,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -35,6 +40,11 @@ from edgemod.policy import Policy
 from edgemod.words import ANY, OUTPUTS
 
 FORMAT: Final = 1
+
+APART: Final = ("spam_scam", "pii")
+"""Categories that models do not learn as part of ``any``."""
+
+_SPAM: Final = OUTPUTS.index("spam_scam")
 
 FloatMatrix = npt.NDArray[np.float32]
 StageName = Literal["filter", "model"]
@@ -51,13 +61,33 @@ class Maps:
     filter: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
 
+    def probabilities(
+        self, filter_scores: FloatMatrix | None, model_scores: FloatMatrix | None
+    ) -> FloatMatrix:
+        """Log-odds (n, K) to probabilities, float32 (n, K) in [0, 1]; NaN where a score is NaN.
+
+        Scores that the stage does not read may be None.
+        """
+        scores = [s for s in (filter_scores, model_scores) if s is not None]
+        odds = np.broadcast_to(self.bias, scores[0].shape).astype(np.float32)
+        for values, weights in ((filter_scores, self.filter), (model_scores, self.model)):
+            if weights.any():
+                if values is None:
+                    raise ValueError("this stage needs scores that were not given")
+                odds = odds + values * weights
+        p = sigmoid(odds)
+        spam = np.nan_to_num(p[:, _SPAM])  # a guard may be asked about "any" alone
+        p[:, -1] = 1 - (1 - p[:, -1]) * (1 - spam)
+        return p
+
 
 @dataclass(frozen=True)
 class Limits:
     """Thresholds on probabilities, each float32 (K,).
 
     A record is clear in an output if p < clear_below, and flagged if p >= flag_above. An
-    output that must never settle a record has clear_below = 0 and flag_above = inf.
+    output that must never settle a record has clear_below = 0 and flag_above = inf; one that
+    nobody asks about has inf for both.
     """
 
     clear_below: npt.NDArray[np.float32]
@@ -135,26 +165,18 @@ class Calibration:
         filter_scores: FloatMatrix | None,
         model_scores: FloatMatrix | None = None,
     ) -> FloatMatrix:
-        """Log-odds (n, K) to probabilities, float32 (n, K) in [0, 1]; NaN where a score is NaN.
+        """See ``Maps.probabilities``."""
+        return self.maps[stage].probabilities(filter_scores, model_scores)
 
-        An output that an uncalibrated model did not answer stays NaN. Scores a stage does not
-        read may be None.
-        """
-        maps = self.maps[stage]
-        scores = [s for s in (filter_scores, model_scores) if s is not None]
-        odds = np.broadcast_to(maps.bias, scores[0].shape).astype(np.float32)
-        for values, weights in ((filter_scores, maps.filter), (model_scores, maps.model)):
-            if weights.any():
-                if values is None:
-                    raise ValueError(f"stage {stage!r} needs scores that were not given")
-                odds = odds + values * weights
-        return sigmoid(odds)
-
-    def thresholds(self, stage: StageName, policy: Policy) -> Limits:
+    def thresholds(
+        self, stage: StageName, policy: Policy, answers: Sequence[str] = OUTPUTS
+    ) -> Limits:
         """The stage's thresholds with the policy's own in their place, float32 (K,) each.
 
-        Categories the policy leaves out neither clear nor flag: clear_below = flag_above = inf.
-        ``any`` only ever withholds clearing; its flag_above is inf.
+        ``answers``: the outputs that the stage's model measures, ``any`` among them. Categories
+        that it does not, or that the policy leaves out, neither withhold clearing nor flag:
+        clear_below = flag_above = inf. ``any`` only ever withholds clearing; its flag_above is
+        inf.
         """
         limits = self.limits[stage]
         clear, flag = limits.clear_below.copy(), limits.flag_above.copy()
@@ -162,11 +184,12 @@ class Calibration:
         for k, name in enumerate(OUTPUTS):
             if name == ANY:
                 flag[k] = np.inf
-            elif name not in enabled:
+            elif name not in enabled or name not in answers:
                 clear[k] = flag[k] = np.inf
             elif own := getattr(enabled[name], stage):
                 clear[k], flag[k] = own.clear_below, own.flag_above
-        if not self.calibrated and stage == "model" and not (clear[:-1] == 0).any():
+        decided = [name in answers and getattr(enabled[name], stage) for name in enabled]
+        if not self.calibrated and stage == "model" and all(decided):
             clear[OUTPUTS.index(ANY)] = np.inf  # the policy has set every threshold itself
         return Limits(clear_below=clear, flag_above=flag)
 

@@ -14,7 +14,7 @@ The order, for every text:
 
 Before the language model has run, what it must see is ``pending``; calling again with its
 probabilities settles those. Nothing is ever cleared for want of a score: a comparison with
-NaN is false, and clearing needs every comparison to be true.
+NaN is false, and clearing needs every comparison with a threshold to be true.
 """
 
 from __future__ import annotations
@@ -157,11 +157,9 @@ def decide(
         probabilities[seen] = np.where(np.isnan(p), probabilities, p)[seen]
         with np.errstate(invalid="ignore"):
             over = p[:, :-1] >= limits.flag_above[:-1]
-            under = p < limits.clear_below
-        # A guard that answers only "any" has answered for every category it was not asked
-        # about, provided that "any" has a threshold of its own to be below.
-        if np.isfinite(limits.clear_below[-1]):
-            under |= np.isnan(p) & ~np.isnan(p[:, -1:])
+            # What has no threshold (left out of the policy, or not asked of a guard) withholds
+            # nothing, measured or not.
+            under = (p < limits.clear_below) | np.isposinf(limits.clear_below)
         flagged, cleared = seen & over.any(axis=1), seen & under.all(axis=1)
         weighted = np.nan_to_num(p[:, :-1]) * severity
         worst_flag = np.where(over, weighted, -1.0).argmax(axis=1).astype(np.int8)

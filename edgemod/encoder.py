@@ -1,6 +1,8 @@
 """The default language model: a sentence encoder in llama.cpp with a trained head on top.
 
-A text is cut into overlapping windows of tokens, so that no part of it is left out. Each window
+A text is read in its normal form (kernels/normalise.py), so that a disguise changes nothing, and
+with its emoji in words. It is cut into overlapping windows of tokens, so that no part of it is left
+out. Each window
 goes through the network alone, between [CLS] and [SEP], in a call of its own: scores depend on
 nothing but the text, and for an encoder a batch of many texts would not be faster anyway. The mean
 vector of a window passes the head (two layers, in float32); a text has the greatest of its
@@ -11,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -20,8 +24,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from edgemod import store
+from edgemod import emoji, store
 from edgemod.errors import ModelError
+from edgemod.features import buffers
+from edgemod.kernels import normalise
 from edgemod.llama import Llama, Tokens
 from edgemod.model import ModelScores
 from edgemod.words import OUTPUTS
@@ -61,7 +67,7 @@ class Head:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a head that ``scripts/train_head.py`` wrote.
+        """Read a head that ``scripts/train_encoder.py`` wrote.
 
         Raises ``ModelError`` where it is damaged or made for other outputs.
         """
@@ -84,7 +90,7 @@ class Head:
             raise ModelError(
                 "the head is not one this version of edgemod can use",
                 where=str(path),
-                fix="train it again with scripts/train_head.py",
+                fix="train it again with scripts/train_encoder.py",
             )
         hidden, hidden_bias, output, output_bias = tensors
         return cls(hidden, hidden_bias, output, output_bias, window, overlap, base)
@@ -106,10 +112,18 @@ def windows(tokens: Tokens, size: int, overlap: int) -> list[Tokens]:
     return [tokens[start : start + size] for start in range(0, last, size - overlap)]
 
 
+def reading(texts: pa.LargeStringArray) -> list[str]:
+    """What the encoder reads of each text, none of them null."""
+    (data, offsets), _ = normalise.normalise(*buffers(texts))
+    forms = (data[low:high].tobytes().decode() for low, high in pairwise(offsets.tolist()))
+    return [emoji.in_words(form) for form in forms]
+
+
 class Encoder:
     """A GGUF sentence encoder and its head as a ``Model``."""
 
     kind: Literal["encoder"] = "encoder"
+    answers: Sequence[str] = OUTPUTS
 
     def __init__(
         self, llama: Llama, head: Head, *, name: str, fingerprint: str, threads: int = 1
@@ -136,7 +150,7 @@ class Encoder:
             raise ModelError(
                 "the head was trained on another GGUF",
                 where=str(entry.head),
-                fix="train it again with scripts/train_head.py",
+                fix="train it again with scripts/train_encoder.py",
             )
         both = f"{entry.sha256}\n{entry.head_sha256}"
         fingerprint = hashlib.sha256(both.encode()).hexdigest()
@@ -154,9 +168,9 @@ class Encoder:
             tokens=np.zeros(n, np.int64),
         )
         seen: dict[bytes, Floats] = {}  # texts share windows: forwarded mail, pasted spam
-        for i, data in enumerate(texts.cast(pa.large_binary()).to_pylist()):
+        for i, text in enumerate(reading(texts)):
             try:
-                tokens = self._llama.tokenize(data)
+                tokens = self._llama.tokenize(text.encode())
                 parts = windows(tokens, self.head.window, self.head.overlap)
                 result.tokens[i], result.windows[i] = len(tokens), len(parts)
                 if parts:

@@ -7,6 +7,7 @@ means is in ``words.FEATURES``; the normal form that lexicons and the filter rea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from edgemod.errors import InputError
 from edgemod.kernels import automaton, normalise, pii, scan
+from edgemod.kernels.automaton import Automaton
 from edgemod.policy import Lexicon
 from edgemod.words import FEATURES
 
@@ -43,12 +45,18 @@ _LISTS: Final = {
 }
 
 
+_DOUBLE: Final = re.compile(rb"(.)\1")
+_SQUEEZED_FROM: Final = 5  # bytes: shorter terms without their double letters are other words
+
+
 @dataclass(frozen=True)
 class Lexicons:
     """Any number of lexicons, and the word lists behind some features, as one automaton."""
 
     names: tuple[str, ...]
-    automaton: automaton.Automaton
+    automaton: Automaton
+    squeezed: Automaton
+    """The lexicons' longer terms without double letters, for stretched words that have some."""
 
     @classmethod
     def compile(cls, lexicons: Sequence[Lexicon]) -> Lexicons:
@@ -74,10 +82,18 @@ class Lexicons:
                     where=f"lexicon {lexicons[owner - len(_LISTS)].name}",
                     fix="Remove it, or write it in visible characters.",
                 )
-        built = automaton.build(
-            [(form, owner, flags) for form, (_, owner, flags) in zip(forms, terms, strict=True)]
+        built = [(form, term[1], term[2]) for form, term in zip(forms, terms, strict=True)]
+        single = {
+            (_DOUBLE.sub(rb"\1", form), owner, flags)
+            for form, owner, flags in built
+            if owner >= len(_LISTS)
+        }
+        squeezed = sorted(term for term in single if len(term[0]) >= _SQUEEZED_FROM)
+        return cls(
+            tuple(lexicon.name for lexicon in lexicons),
+            automaton.build(built),
+            automaton.build(squeezed),
         )
-        return cls(tuple(lexicon.name for lexicon in lexicons), built)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -127,12 +143,14 @@ def extract(texts: pa.LargeStringArray, lexicons: Lexicons) -> Features:
     normalised, disguises = normalise.normalise(data, offsets)
     hits = automaton.count(*normalised, lexicons.automaton, len(lexicons.groups))
 
-    # A stretched word has a letter twice or once at heart: look at both (fuuuck, asss).
+    # A stretched word has each letter twice or once at heart: look at both (fuuuuck, asss), and
+    # at neither (asssshhhole).
     stretched = np.flatnonzero(disguises[:, normalise.COLUMNS.index("stretched")])
     if len(stretched):
         short, _ = normalise.normalise(*buffers(texts.take(pa.array(stretched))), keep=1)
-        again = automaton.count(*short, lexicons.automaton, len(lexicons.groups))
-        hits[stretched] = np.maximum(hits[stretched], again)
+        for built in (lexicons.automaton, lexicons.squeezed):
+            again = automaton.count(*short, built, len(lexicons.groups))
+            hits[stretched] = np.maximum(hits[stretched], again)
 
     values = np.empty((len(texts), len(FEATURES)), np.float32)
     columns = {name: k for k, name in enumerate(FEATURES)}
@@ -152,9 +170,11 @@ def spans(text: str, lexicons: Lexicons) -> list[Span]:
     data = np.frombuffer(text.encode(), np.uint8)
     where = {(what, low, high) for what, low, high in pii.find_contacts(data)}
     groups = lexicons.groups
-    for keep in (2, 1):
+    for keep, built in ((2, lexicons.automaton), (1, lexicons.automaton), (1, lexicons.squeezed)):
         form, origin = normalise.trace(data, keep=keep)
-        for owner, low, high in automaton.find(form, lexicons.automaton, len(groups)):
+        if built is lexicons.squeezed and len(form) == len(normalise.trace(data)[0]):
+            continue  # nothing is stretched
+        for owner, low, high in automaton.find(form, built, len(groups)):
             if owner >= len(_LISTS):
                 where.add((groups[owner], int(origin[low]), int(origin[high])))
     # Offsets count bytes so far: how many of them begin a character?

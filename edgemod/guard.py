@@ -81,6 +81,7 @@ class Guard:
         start = self._start()
         self._suffixes = [self._own(question.suffix) for question in template.questions]
         self._outputs = [OUTPUTS.index(question.output) for question in template.questions]
+        self.answers: Sequence[str] = [OUTPUTS[k] for k in sorted({*self._outputs, _ANY})]
         self._header, self._footer = self._text(template.header), self._text(template.footer)
         self._answers = np.array(
             [self._first(answer) for answer in (*template.positive, *template.negative)], np.int32
@@ -149,12 +150,12 @@ class Guard:
         an empty text, and one that llama.cpp cannot score, is a row of NaN.
         """
         n = len(texts)
-        before = [None] * n if contexts is None else contexts.cast(pa.large_binary()).to_pylist()
+        before = [None] * n if contexts is None else contexts.to_pylist()
         counts, tokens = np.zeros(n, np.int32), np.zeros(n, np.int64)
         bodies: list[_Body] = []
-        for i, data in enumerate(texts.cast(pa.large_binary()).to_pylist()):
-            if data:
-                parts, tokens[i] = self._bodies(data, before[i])
+        for i, text in enumerate(texts.to_pylist()):
+            if text and not text.isspace():
+                parts, tokens[i] = self._bodies(text, before[i])
                 counts[i] = len(parts)
                 bodies += [_Body(i, part) for part in parts]
         asked = np.full((n, len(self._outputs)), -np.inf, np.float32)
@@ -223,26 +224,26 @@ class Guard:
             )
         return min(window, room)
 
-    def _bodies(self, data: bytes, before: bytes | None) -> tuple[list[Tokens], int]:
+    def _bodies(self, text: str, before: str | None) -> tuple[list[Tokens], int]:
         """Return the windows of a text with their surroundings, and the tokens of the text.
 
         Text and surroundings are tokenised as one, as the model saw them in training.
         """
-        header, footer = self.template.header.encode(), self.template.footer.encode()
-        whole = self._llama.tokenize(header + data + footer)
+        shown = self.template.contained(text)
+        whole = self._text(self.template.header + shown + self.template.footer)
         frame = len(self._header) + len(self._footer)
         if len(whole) <= frame + self._window:
             parts = [whole]
         else:
-            text = self._llama.tokenize(data)
             parts = [
                 np.concatenate((self._header, part, self._footer))
-                for part in windows(text, self._window, OVERLAP)
+                for part in windows(self._text(shown), self._window, OVERLAP)
             ]
         if before and self.template.context is not None:
             opening, closing = (self._text(side) for side in self.template.context)
-            shown = self._llama.tokenize(before)[-(CONTEXT - len(opening) - len(closing)) :]
-            parts = [np.concatenate((opening, shown, closing, part)) for part in parts]
+            earlier = self._text(self.template.contained(before))
+            end = earlier[-(CONTEXT - len(opening) - len(closing)) :]
+            parts = [np.concatenate((opening, end, closing, part)) for part in parts]
         return parts, max(len(whole) - frame, 1)
 
     # --- the network ----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -34,6 +35,11 @@ class Model(Protocol):
     name: str
     fingerprint: str
     """SHA-256 (hex) of everything its scores depend on."""
+
+    @property
+    def answers(self) -> Sequence[str]:
+        """The outputs it measures, ``any`` among them; the columns of others are NaN."""
+        ...
 
     @property
     def kind(self) -> Literal["encoder", "guard"]:

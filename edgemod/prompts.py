@@ -4,7 +4,8 @@ A guard reads prefix + body + suffix and its next token is the answer. The prefi
 policy, is the same for every record; the body holds the record; there is one suffix a question.
 
 Only the prefix and the suffixes may spell control tokens. The body carries text that nobody vouches
-for, so its control tokens stay letters: no record can close its own turn or speak for the model.
+for: ``Template.contained`` makes one line of it and breaks up what the prompt's own marks are
+written with, so that no record can end its turn, begin another or speak for the model.
 
 A model is recognised by what its chat template contains. The chat template itself is a program
 inside the model file and is never run. Tags, roles, codes and answers below are those that the
@@ -13,6 +14,7 @@ published guards were trained on; the sentences between them are edgemod's own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -23,6 +25,9 @@ from edgemod.words import ANY
 
 NAMES: Final = ("llama-guard-3", "shieldgemma", "qwen3guard", "yes-no")
 """The prompts there are."""
+
+_MARKS: Final = ("<<<", ">>>", "<BEGIN", "<END", "[INST]", "[/INST]", "===")
+"""What the prompts are divided with, besides control tokens and the starts of lines."""
 
 Questions = Literal["any", "each"]
 """One question about the whole policy, or one for each of its categories."""
@@ -55,6 +60,15 @@ class Template:
     positive: tuple[str, ...]
     negative: tuple[str, ...]
     controls: tuple[str, ...]
+
+    def contained(self, text: str) -> str:
+        """What the body shows of a record's text.
+
+        Some vocabularies read their control tokens out of any text, so these are broken up too.
+        """
+        marks = "|".join(map(re.escape, (*self.controls, *_MARKS)))
+        apart = re.sub(marks, lambda mark: " ".join(mark[0]), text, flags=re.IGNORECASE)
+        return " ".join(apart.split())
 
 
 @dataclass(frozen=True)

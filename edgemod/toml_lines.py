@@ -131,7 +131,9 @@ def syntax_mistake(error: ValueError, text: str) -> tuple[int, str]:
         return line, "a number has too many digits"
     message = str(error)
     found = _SYNTAX_LINE.search(message)
-    line = int(found[1]) if found and found[1] else max(1, len(text.splitlines()))
+    # Not splitlines: TOML's lines end in line feeds alone.
+    last = max(1, text.count("\n") + (not text.endswith("\n")))
+    line = int(found[1]) if found and found[1] else last
     return line, _SYNTAX_LINE.sub("", message)
 
 

@@ -84,7 +84,8 @@ class Triager:
             self.model = open_model(model, policy=self.policy, threads=threads)
         self.calibration = base if self.model is None else base.for_model(self.model.fingerprint)
         self._filter_limits = self.calibration.thresholds("filter", self.policy)
-        self._model_limits = self.calibration.thresholds("model", self.policy)
+        answers = OUTPUTS if self.model is None else self.model.answers
+        self._model_limits = self.calibration.thresholds("model", self.policy, answers)
         self._reasons = pa.array(decide.reasons(self.policy), pa.string())
 
     def __enter__(self) -> Triager:

@@ -5,7 +5,8 @@
 DATA is the folder that holds train/ and archive/. The holdout rows (see training_data.py) are
 split in two by their hash: maps and thresholds come from one half, and the risks that are
 reported, on the screen and in the file, from the other. The language model scores every
-holdout row, about 8 minutes on two cores; --cache keeps its scores for a second run.
+holdout row, about 8 minutes on two cores; --cache keeps its scores for a second run. Subreddits
+as weak labels help to fit; the risks are those of rows that people labelled.
 
 Thresholds are class-conditional (see edgemod/calibration.py). A stage clears a record only if
 every output is below its threshold, so the miss rate that counts is that of all thresholds
@@ -19,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -27,15 +27,21 @@ from typing import Any, Final
 import click
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from edgemod import calibration, features, store
 from edgemod.filter import Filter
-from edgemod.model import open_model
 from edgemod.parts import write_bytes
 from edgemod.policy import load_policy
 from edgemod.words import ANY, OUTPUTS
-from training_data import canonical, concatenate, load_train, load_weak_topics
+from model_scores import fingerprint, model_scores
+from training_data import (
+    canonical,
+    concatenate,
+    is_weak,
+    load_train,
+    load_weak_topics,
+    without_apart,
+)
 
 FILTER_MISS_RATE: Final = 0.10
 FILTER_FALSE_POSITIVES: Final = 0.001
@@ -66,20 +72,20 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
     texts = rows.arrow()
     lexicons = features.Lexicons.compile(policy.lexicons)
     by_filter = weights.scores(features.extract(texts, lexicons).normalised)
-    by_model, model_fingerprint = _model_scores(texts, cache, workers)
+    by_model = model_scores(texts, cache, workers)
     click.echo(f"{len(texts):,} holdout rows")
 
     fitting = np.array([_second_byte(t) < 128 for t in rows.texts])
-    both = np.stack([by_model, by_filter], axis=2)
+    reported = ~fitting & ~is_weak(rows)
     document: dict[str, Any] = {
         "format": calibration.FORMAT,
         "note": NOTE,
         "filter": weights.fingerprint,
-        "model": model_fingerprint,
-        "maps": _maps(both, rows.labels, fitting),
+        "model": fingerprint(),
+        "maps": _maps(by_model, by_filter, without_apart(rows), fitting),
         "thresholds": {},
         "evidence": {
-            "rows": {"fitted on": int(fitting.sum()), "reported on": int((~fitting).sum())},
+            "rows": {"fitted on": int(fitting.sum()), "reported on": int(reported.sum())},
             "targets": {
                 "filter": {
                     "miss rate": FILTER_MISS_RATE,
@@ -93,13 +99,22 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
         },
         "made": datetime.now(UTC).date().isoformat(),
     }
-    p = {stage: _apply(document["maps"][stage], both) for stage in ("filter", "cascade")}
+    p = {
+        stage: _table(document["maps"][stage]).probabilities(by_filter, by_model)
+        for stage in ("filter", "cascade")
+    }
     targets = {
         "filter": (p["filter"], FILTER_MISS_RATE, FILTER_FALSE_POSITIVES),
         "model": (p["cascade"], MODEL_MISS_RATE, MODEL_FALSE_POSITIVES),
     }
     for stage, (probability, miss_rate, false_positives) in targets.items():
-        clear = _joint(probability[fitting], rows.labels[fitting], miss_rate)
+        # Personal data alone are no part of p_any: their own threshold must hold them back.
+        clear = _joint(probability[fitting], without_apart(rows, ["pii"])[fitting], miss_rate)
+        pii = OUTPUTS.index("pii")
+        exposed = fitting & (rows.labels[:, pii] == 1)
+        own = calibration.clear_threshold(probability[exposed, pii], miss_rate)
+        # Nothing is cleared that is likelier than not to violate, whatever a quantile says.
+        clear = [min(c, 0.5, own if k == pii else 1.0) for k, c in enumerate(clear)]
         chosen = {
             name: {
                 "clear_below": clear[k],
@@ -112,13 +127,13 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
             for k, name in enumerate(OUTPUTS)
         }
         document["thresholds"][stage] = chosen
-        cleared = (probability[~fitting] < np.array(clear, np.float32)).all(axis=1)
+        cleared = np.asarray((probability[reported] < np.array(clear, np.float32)).all(axis=1))
         document["evidence"]["found on other rows"][stage] = {
-            name: _risks(probability[~fitting, k], cleared, rows.labels[~fitting, k], chosen[name])
+            name: _risks(probability[reported, k], cleared, rows.labels[reported, k], chosen[name])
             for k, name in enumerate(OUTPUTS)
         }
     document["evidence"]["found on other rows"]["run"] = _run(
-        p, document["thresholds"], rows.labels, ~fitting
+        p, document["thresholds"], rows.labels, reported
     )
     write_bytes(out, (json.dumps(document, indent=1) + "\n").encode())
     out.chmod(0o644)  # it ships; outputs of a run are their owner's alone
@@ -152,11 +167,14 @@ def _second_byte(text: str) -> int:
     return hashlib.sha1(canonical(text).encode("utf-8", "replace")).digest()[1]
 
 
-def _maps(both: Floats, labels: npt.NDArray[np.int8], fitting: npt.NDArray[np.bool_]) -> Any:
-    """Maps of every stage and output; ``both`` is (n, K, 2): the model's and filter's scores."""
+def _maps(
+    by_model: Floats, by_filter: Floats, labels: npt.NDArray[np.int8], rows: npt.NDArray[np.bool_]
+) -> Any:
+    """Maps of every stage and output, from scores (n, K) of the rows of a mask."""
+    both = np.stack([by_model, by_filter], axis=2)
     maps: dict[str, dict[str, Any]] = {"filter": {}, "model": {}, "cascade": {}}
     for k, name in enumerate(OUTPUTS):
-        known = fitting & (labels[:, k] >= 0) & np.isfinite(both[:, k]).all(axis=1)
+        known = rows & (labels[:, k] >= 0) & np.isfinite(both[:, k]).all(axis=1)
         for stage, columns in {"filter": [1], "model": [0], "cascade": [0, 1]}.items():
             beta = calibration.fit_map(both[known, k][:, columns], labels[known, k])
             slope = dict(zip(columns, beta[:-1], strict=True))
@@ -168,17 +186,12 @@ def _maps(both: Floats, labels: npt.NDArray[np.int8], fitting: npt.NDArray[np.bo
     return maps
 
 
-def _apply(maps: dict[str, dict[str, float]], both: Floats) -> Floats:
-    odds = [
-        maps[name]["bias"]
-        + sum(
-            maps[name][part] * both[:, k, i]
-            for i, part in enumerate(("model", "filter"))
-            if maps[name][part]
-        )
-        for k, name in enumerate(OUTPUTS)
-    ]
-    return calibration.sigmoid(np.stack(odds, axis=1))
+def _table(maps: dict[str, dict[str, float]]) -> calibration.Maps:
+    columns = {
+        part: np.array([maps[name][part] for name in OUTPUTS], np.float32)
+        for part in ("model", "filter", "bias")
+    }
+    return calibration.Maps(**columns)
 
 
 def _joint(p: Floats, labels: npt.NDArray[np.int8], miss_rate: float) -> list[float]:
@@ -241,39 +254,6 @@ def _run(
         name: _risks(by_category[:, k].astype(np.float32), cleared, labels[rows, k], never)
         for k, name in enumerate(OUTPUTS)
     }
-
-
-def _model_scores(
-    texts: pa.LargeStringArray, cache: Path | None, workers: int
-) -> tuple[Floats, str]:
-    """The default model's log-odds of all texts, float32 (n, K), and its fingerprint."""
-    with_model = open_model("default", policy=load_policy())
-    fingerprint = with_model.fingerprint
-    with_model.close()
-    key = hashlib.sha256(fingerprint.encode() + b"".join(t.as_buffer() for t in texts)).hexdigest()
-    path = cache / f"holdout-{key[:16]}.npy" if cache else None
-    if path and path.exists():
-        return np.load(path, allow_pickle=False), fingerprint
-    slices = [texts.slice(i, 500) for i in range(0, len(texts), 500)]
-    with (
-        ProcessPoolExecutor(workers) as pool,
-        click.progressbar(
-            pool.map(_score_slice, slices), length=len(slices), label="language model"
-        ) as answers,
-    ):
-        scores = np.concatenate(list(answers))
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, scores)
-    return scores, fingerprint
-
-
-def _score_slice(texts: pa.LargeStringArray) -> Floats:
-    model = open_model("default", policy=load_policy())
-    try:
-        return model.score(texts, None).scores
-    finally:
-        model.close()
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@
 ``load_dev``          data/dev: for measuring only. Nothing may be trained or tuned on it.
 
 Rows marked ``holdout`` (about one in ten, by a hash of the text) are nobody's training data:
-calibration maps and thresholds are fitted on them. The hash ignores case and white space, so
-copies of a text fall on the same side whichever set they come from.
+calibration maps and thresholds are fitted on them. The hash sees the letters alone, so copies of
+a text that differ in case, numbers, spacing or punctuation fall on the same side, whichever set
+they come from.
 
 A label is 1, 0 or -1 (unknown). Unknown is never negative, with two exceptions that follow
 from what the words mean: ordinary talk that nobody annotated (``presumed_benign``) is 0 for
@@ -29,10 +30,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+import hard_cases
+from edgemod.calibration import APART
 from edgemod.words import ANY, CATEGORIES, OUTPUTS
 
 SET_LIMIT: Final = 8_000
 """Rows a set counts for at most: larger sets are weighted down to this total."""
+
+WEAK_NEGATIVE: Final = 0.5
+WEAK_POSITIVE: Final = 0.3
+"""Weights of weakly labelled rows. Negatives count for more: they are what archives hold."""
 
 HOLDOUT_BYTES: Final = 26
 """First bytes of the SHA-1 (of 256) that fall into the holdout: 10.2 %."""
@@ -82,6 +89,10 @@ SETS: Final = {
 }
 """Every set of data/train. Notes on each are in data/MANIFEST.json."""
 
+_NARROW: Final = {"edos": "sexism", "online_misogyny": "misogyny"}
+"""Sets of which only one kind of hate was annotated, and the column that says whether it is there.
+Where it is not, most texts are not hateful either: a weak label for ``hate``."""
+
 _LEFT_OUT: Final = {
     # What an assistant should not advise on is not what a moderator should remove.
     "diasafety": ("category", ("Unauthorized Expertise", "Risk Ignorance")),
@@ -99,10 +110,6 @@ _PLACEHOLDERS: Final = {
 }
 """What publishers put in the place of names, and what other texts have there: a mark of one set
 would stand in for its labels."""
-
-WEAK_NEGATIVE: Final = 0.5
-WEAK_POSITIVE: Final = 0.3
-"""Weights of weakly labelled rows. Negatives count for more: they are what archives hold."""
 
 _TOPICS: Final[tuple[tuple[str, dict[str, int]], ...]] = (
     (
@@ -183,8 +190,8 @@ def concatenate(parts: Sequence[TrainingData]) -> TrainingData:
 
 
 def canonical(text: str) -> str:
-    """The text without case and with white space squeezed: what the holdout hash sees."""
-    return " ".join(text.casefold().split())
+    """The letters of the text without case: what the holdout hash sees."""
+    return "".join(filter(str.isalpha, text.casefold())) or text
 
 
 def in_holdout(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
@@ -211,12 +218,19 @@ def load_train(data: Path) -> TrainingData:
             table = table.filter(pa.array([value not in values for value in original]))
         part = _read(table, name, broad=use.broad)
         labels = part.labels
+        without = np.zeros(len(part.texts), bool)
+        if name in _NARROW:
+            without = _column(table, _NARROW[name]) == 0
+            labels[without & (labels[:, 0] == -1), 0] = 0
         labels[(labels[:, -1] == 0)[:, None] & (labels == -1)] = 0
-        first = {canonical(text): i for i, text in reversed(list(enumerate(part.texts)))}
+        squeezed = [" ".join(text.casefold().split()) for text in part.texts]
+        first = {text: i for i, text in reversed(list(enumerate(squeezed)))}
         keep = np.zeros(len(part.texts), bool)
         keep[list(first.values())] = True
-        part = part.take(keep & (labels != -1).any(axis=1))
+        keep &= (labels != -1).any(axis=1)
+        part = part.take(keep)
         part.weights[:] = use.weight * min(1.0, SET_LIMIT / max(len(part.texts), 1))
+        part.weights[without[keep]] *= WEAK_NEGATIVE
         parts.append(part)
     return concatenate(parts)
 
@@ -243,6 +257,60 @@ def load_weak_topics(data: Path) -> TrainingData:
         np.where(positive, WEAK_POSITIVE, WEAK_NEGATIVE).astype(np.float32),
         in_holdout(texts),
     )
+
+
+def is_weak(data: TrainingData) -> npt.NDArray[np.bool_]:
+    """Rows whose labels no person gave, (n,)."""
+    return np.asarray(np.char.startswith(data.sets, "reddit/") | (data.sets == "joined"))
+
+
+def without_apart(data: TrainingData, apart: Sequence[str] = APART) -> npt.NDArray[np.int8]:
+    """The labels to learn ``any`` from: unknown for what violates only as spam or personal data.
+
+    Advertising and addresses have nothing in common with abuse; one output that answered for all
+    of them would answer for none. Calibration puts them together again. The threats of one noisy
+    set, half of them slogans, say nothing about ``any`` either.
+    """
+    labels = data.labels.copy()
+    others = [k for k, name in enumerate(CATEGORIES) if name not in apart]
+    columns = [OUTPUTS.index(name) for name in apart]
+    only = (labels[:, columns] == 1).any(axis=1) & ~(labels[:, others] == 1).any(axis=1)
+    labels[only | (data.sets == "threatgram"), -1] = -1
+    return labels
+
+
+def load_hard_cases(per_pattern: int, seed: int) -> TrainingData:
+    """The hand-written patterns of hard_cases.py, filled."""
+    texts, labels = zip(*hard_cases.cases(per_pattern, seed), strict=True)
+    rows = [[one.get(output, -1) for output in OUTPUTS] for one in labels]
+    return TrainingData(
+        list(texts),
+        np.array(rows, np.int8),
+        np.full(len(texts), "hard_cases"),
+        np.ones(len(texts), np.float32),
+        np.zeros(len(texts), bool),
+    )
+
+
+_EVERYDAY: Final = """
+    😀 😂 🤣 😊 😍 🥰 😎 🤔 🙄 😭 😅 🙏 👍 👏 💪 🎉 🎂 🎁 🔥 ✨ 💯 ❤️ 💙 💚 🌈 ☀️ 🌸 🍕 🍔 🍟 🍺 ☕
+    🐶 🐱 🐒 🐷 🐍 🐀 ⚽ 🏆 🎵 📷 📈 🚀 ✅ ❌ ⚠️ ➡️ 🇺🇸 🇬🇧 🇮🇹 🇫🇷 🇩🇪 🇮🇳 🇳🇬 🇵🇰 🇲🇽 🇮🇱 🇵🇸
+    👩🏿 👨🏻 👵🏽 🧕 👮 👶
+"""
+
+
+def decorate(data: TrainingData, count: int, seed: int) -> TrainingData:
+    """Harmless rows with everyday emoji: the sets hold few that are not part of an attack."""
+    random = np.random.default_rng(seed)
+    harmless = np.flatnonzero((data.labels[:, -1] == 0) & (data.labels[:, 0] == 0))
+    rows = random.choice(harmless, count, p=data.weights[harmless] / data.weights[harmless].sum())
+    part = data.take(rows.astype(np.int64))
+    for i, text in enumerate(part.texts):
+        emoji = "".join(random.choice(_EVERYDAY.split(), random.integers(1, 5)))
+        part.texts[i] = f"{emoji} {text}" if random.random() < 0.3 else f"{text} {emoji}"
+    part.sets[:] = "decorated"
+    part.weights[:] = 0.5
+    return part
 
 
 def load_dev(data: Path) -> dict[str, TrainingData]:

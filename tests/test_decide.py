@@ -131,18 +131,22 @@ def test_any_withholds_clearing_and_never_flags() -> None:
 def test_a_guard_that_answers_only_any_cannot_clear_without_a_threshold_for_it() -> None:
     given = evidence(1, by_model=np.nan)
     given.model[0, -1] = 0.99  # type: ignore[index]
-    own = Limits(LIMITS.clear_below.copy(), LIMITS.flag_above)
-    own.clear_below[-1] = np.inf
+    own = Limits(np.full(K, np.inf, np.float32), np.full(K, np.inf, np.float32))
+    own.clear_below[-1] = 0.5
     got = decide.decide(given, POLICY, LIMITS, own)
     assert (got.verdict[0], got.pending[0]) == (Verdict.review, True)
+    given.model[0, -1] = 0.49  # type: ignore[index]
+    assert decide.decide(given, POLICY, LIMITS, own).verdict[0] == Verdict.clear
 
 
-def test_clearing_needs_an_answer_for_every_category_or_for_any() -> None:
+@pytest.mark.parametrize("k", range(K))
+def test_clearing_needs_an_answer_for_every_output_with_a_threshold(k: int) -> None:
     given = evidence(1, by_filter=0.0)
-    given.filter[0, 2] = np.nan  # type: ignore[index]
-    assert answer(given)[0] == "clear"  # "any" covers the category that was not asked about
-    given.filter[0, -1] = np.nan  # type: ignore[index]
+    given.filter[0, k] = np.nan  # type: ignore[index]
     assert answer(given)[0::3] == ("review", True)
+    without = Limits(LIMITS.clear_below.copy(), LIMITS.flag_above)
+    without.clear_below[k] = np.inf
+    assert decide.decide(given, POLICY, without, LIMITS).verdict[0] == Verdict.clear
 
 
 def test_the_most_severe_flag_names_the_category() -> None:
@@ -185,9 +189,7 @@ def twin(e: Evidence, policy: Policy, limits: Limits, i: int) -> tuple[int, int,
         if any(p[i, k] >= limits.flag_above[k] for k in range(K - 1)):
             verdict = Verdict.flag
         else:
-            asked = [k for k in range(K) if not np.isnan(p[i, k])]
-            complete = len(asked) == K or not np.isnan(p[i, K - 1])
-            if complete and all(p[i, k] < limits.clear_below[k] for k in asked):
+            if all(p[i, k] < limits.clear_below[k] for k in range(K)):
                 verdict = Verdict.clear
         if verdict is not None:
             for rule in policy.rules:

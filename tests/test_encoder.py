@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from edgemod import store
-from edgemod.encoder import PARITY, Encoder, Head, windows
+from edgemod.encoder import PARITY, Encoder, Head, reading, windows
 from edgemod.errors import ModelError
 from edgemod.llama import Tokens
 from edgemod.model import open_model
@@ -135,10 +135,30 @@ def test_a_failing_call_costs_only_its_text(
     assert np.isnan(scores).all(axis=1).tolist() == [False, True, False]
 
 
-def test_invalid_utf8_costs_only_its_text(encoder: Encoder) -> None:
+def test_invalid_utf8_is_safe(encoder: Encoder) -> None:
     texts = pa.array([b"fine", b"\xff\xfe", b"fine"], pa.large_binary()).view(pa.large_string())
     scores = encoder.score(texts).scores
-    assert np.isnan(scores).all(axis=1).tolist() == [False, True, False]
+    assert (scores[0] == scores[2]).all()
+    assert (scores[1] == encoder.score(column("??")).scores[0]).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "YOU are a worthless idiot",
+        "ｙｏｕ are a w0rthless id1ot",
+        "you\u200b are a wor\u0301thless i\u180bdiot",
+        "уou are a wоrthless idiоt",
+        "you are a w-o-r-t-h-l-e-s-s i•d•i•o•t",
+    ],
+)
+def test_a_disguise_changes_no_score(encoder: Encoder, text: str) -> None:
+    plain, disguised = encoder.score(column("you are a worthless idiot", text)).scores
+    assert (plain == disguised).all()
+
+
+def test_emoji_are_read_as_what_they_show() -> None:
+    assert reading(column("nice 🎂", "ok")) == ["nice  birthday cake ", "ok"]
 
 
 def test_a_head_is_bound_to_its_gguf() -> None:

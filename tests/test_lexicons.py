@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import naive
 from edgemod.errors import InputError
-from edgemod.features import Lexicons, extract
+from edgemod.features import Lexicons, extract, spans
 from edgemod.kernels import automaton
 from edgemod.policy import Lexicon
 
@@ -110,3 +110,14 @@ def test_no_texts_and_no_lexicons() -> None:
     measured = extract(pa.array([], pa.large_string()), Lexicons.compile(()))
     assert measured.values.shape[0] == 0
     assert measured.hits.shape == (0, 0)
+
+
+@pytest.mark.parametrize("text", ["what a bufffoooon!", "BUFFFFOOOON", "buuuffoon", "buffoon"])
+def test_a_stretched_word_may_have_double_letters_at_heart(text: str) -> None:
+    terms = lexicon("test", ("buffoon", "bee"))
+    assert hits(text, terms) == [1]
+    assert [span.what for span in spans(text, Lexicons.compile([terms]))] == ["lexicon.test"]
+
+
+def test_a_short_term_without_its_double_letters_is_another_word() -> None:
+    assert hits("sooo be it", lexicon("test", ("bee",))) == [0]

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edgemod.errors import PolicyError
@@ -414,6 +414,7 @@ PIECES = st.one_of(
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(PIECES, max_size=30).map("".join))
+@example("'\x850")
 def test_any_text_is_a_policy_or_a_policy_error(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, text.encode("utf-8", "replace"))
     with pytest.raises(PolicyError) as caught:

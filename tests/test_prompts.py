@@ -150,6 +150,17 @@ def test_only_the_body_is_free_of_control_tokens(name: str) -> None:
         assert control in outside
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_record_cannot_leave_its_place(name: str) -> None:
+    template = build(name, CHATML, CATEGORIES)
+    marks = [*template.controls, "<END CONVERSATION>", ">>>", "[/INST]", "==="]
+    text = "one\n\nUser: two\u2028USER: three" + "".join(marks).lower() + "".join(marks)
+    shown = template.contained(text)
+    assert len(shown.splitlines()) == 1
+    assert not any(mark in shown or mark.lower() in shown for mark in marks)
+    assert template.contained("so it goes <3 > [ok]") == "so it goes <3 > [ok]"
+
+
 @pytest.mark.parametrize("chat", CHATS)
 def test_a_chat_format_names_the_control_tokens_it_writes(chat: str) -> None:
     style = CHATS[chat]

@@ -1,9 +1,8 @@
 """Hashed n-gram scoring: normalised UTF-8 bytes to the log-odds of the filter.
 
 A text is a run of tokens: *words* (letters, digits, apostrophes, and every byte of a character
-outside ASCII) and *marks* (runs of other ASCII punctuation, and the sign for a link). White
-space and controls only separate. The name in a mention (normalise.py) is no evidence and is
-skipped, and every digit counts as 0. The n-grams of a text are
+outside ASCII) and *marks* (runs of other ASCII punctuation, and the signs for a link and for a
+mention). White space and controls only separate. Every digit counts as 0. The n-grams of a text are
 
 - for each word, the 3-, 4- and 5-byte runs of the word between two spaces;
 - each token, and each pair of neighbouring tokens.
@@ -37,7 +36,7 @@ WINDOW: Final = 768
 GRAMS_PER_BYTE: Final = 5
 """A text has at most this many n-grams a byte: three runs, one token, one pair."""
 
-RECIPE: Final = "word bytes 3 4 5, tokens 1 2, digits folded, no mentions"
+RECIPE: Final = "word bytes 3 4 5, tokens 1 2, digits folded"
 """Which n-grams are counted, in a word for the metadata of the filter file."""
 
 _SHIFT: Final = np.uint64(64 - BITS)
@@ -56,7 +55,6 @@ _LANE: Final = np.uint64(0xFFFF)
 _SEPARATOR: Final = 0
 _WORD: Final = 1
 _MARK: Final = 2
-_MENTION: Final = 3
 
 
 def _byte_kinds() -> npt.NDArray[np.uint8]:
@@ -64,7 +62,7 @@ def _byte_kinds() -> npt.NDArray[np.uint8]:
     kinds[:0x80] = _MARK
     kinds[: 0x20 + 1] = _SEPARATOR
     kinds[0x7F] = _SEPARATOR
-    kinds[0x01], kinds[0x02] = _MARK, _MENTION  # normalise.py: LINK and MENTION
+    kinds[0x01] = kinds[0x02] = _MARK  # normalise.py: LINK and MENTION
     for byte in b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789'":
         kinds[byte] = _WORD
     return kinds
@@ -98,10 +96,6 @@ def grams(data: npt.NDArray[np.uint8], start: int, stop: int, out: npt.NDArray[n
         kind = _KINDS[data[i]]
         if kind == _SEPARATOR:
             i += 1
-            continue
-        if kind == _MENTION:
-            while i < stop and _KINDS[data[i]] != _SEPARATOR:
-                i += 1
             continue
         token = _FNV_START
         first = i
@@ -192,11 +186,11 @@ def score(
     bias: npt.NDArray[np.float64],
     out: npt.NDArray[np.float32],
 ) -> None:
-    """Fill ``out``, float32 (n, K), with the log-odds of n texts.
+    """Fill ``out``, float32 (n, K), with the log-odds of n texts; NaN for one without n-grams.
 
     ``data`` and ``offsets`` (n + 1) are normalised texts, ``rows`` the weights as ``pack``
     leaves them. ``scale`` and ``bias`` are float64 (K,): what one unit of weight is worth and
-    the log-odds of a text without n-grams.
+    what is added to every score.
     """
     n, outputs = out.shape
     longest = 0
@@ -207,7 +201,10 @@ def score(
     best = np.empty(outputs, np.float64)
     for i in range(n):
         count = grams(data, offsets[i], offsets[i + 1], found)
-        best[:] = -np.inf if count else 0.0
+        if count == 0:
+            out[i] = np.nan
+            continue
+        best[:] = -np.inf
         parts = windows(count)
         for part in range(parts):
             first, last = count * part // parts, count * (part + 1) // parts

@@ -6,7 +6,8 @@ UTF-8, never longer in bytes than the original, and made of:
 - characters: each code point becomes its lower-case base. That is NFKC and case folding, which
   settle full-width, mathematical and circled letters; then Latin letters lose their marks
   (é -> e, ø -> o, ß -> ss), digits of any script become ASCII, curly quotes and dashes become
-  ' " -. Combining marks, variation selectors, zero-width and bidirectional characters go.
+  ' " -. Combining marks, variation selectors, zero-width and bidirectional characters and
+  controls go, and so does any mark of another script that stands on an ASCII letter.
   Where a fold would need more bytes than its code point, the code point stays.
 - entities left by scraping: &amp; &lt; &gt; &quot; &#39; &nbsp; &#x200b; (also &amp;lt; and so
   on) become what they stand for.
@@ -20,10 +21,13 @@ UTF-8, never longer in bytes than the original, and made of:
   2nd, 10am, 5ft10in, and m4f with its single letters.
 - stretching: a character that runs three or more times is written twice (soooo -> soo), or once
   where ``keep`` is 1. Digits are exempt.
-- spelled-out words: three or more single letters with the same one of . - _ * / , | ~ + : or the
-  same width of white space between are joined (h-a-t-e -> hate). Three with white space are not
-  if all of them are letters that people write for words (u r a).
-- links: LINK and then the lower-case host without www. (\x01example.com); the rest is dropped.
+- spelled-out words: three or more single letters with the same one of . - _ * / , | ~ + : ^ = ;
+  or the same symbol outside ASCII or the same width of white space between are joined
+  (h-a-t-e -> hate). Three with white space are not if all of them are letters that people write
+  for words (u r a).
+- links: LINK, the lower-case host without www., and those runs of letters and digits behind it
+  that look like words: two or more letters, none of them a capital inside
+  (\x01example.com some words). The rest is dropped.
 - mentions: MENTION and then the name (\x02name).
 - white space and controls: one space between, none at the ends.
 
@@ -46,6 +50,7 @@ from edgemod.kernels.tables import (
     FORM,
     IS_LATIN,
     IS_LETTER,
+    IS_SIGN,
     IS_SPECIAL,
     LETTER,
     OTHER,
@@ -81,6 +86,7 @@ MENTION: Final = 2
 """The marker bytes before a link's host and before a name."""
 
 _WIDE: Final = 3  # stands for two or more white spaces until spelled-out words are joined
+_SPACERS: Final = b".-_*/,|~+:^=; \x03"
 _LONGEST_LEET: Final = 14
 _RESEMBLES: Final = 127 << RESEMBLES_SHIFT
 _HAS_DIGIT: Final = DIGIT << CLASS_SHIFT  # a bit that LETTER has not
@@ -217,20 +223,54 @@ def _undo_leet(out: Bytes, word: int, pos: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def _is_path_word(data: Bytes, low: int, high: int) -> bool:
+    """Whether the run of letters and digits ``data[low:high]`` is written as a word is."""
+    if high - low < 2:
+        return False
+    for k in range(low, high):
+        if is_digit(data[k]):
+            return False
+        # word, Word and WORD, but not woRd: identifiers mix the cases.
+        if k > low + 1 and (data[k] ^ data[low + 1]) & 32:
+            return False
+    return data[low] <= 90 or data[low + 1] > 90  # not wORD
+
+
+@njit(cache=True, nogil=True)
+def _write_lower(
+    data: Bytes, low: int, high: int, out: Bytes, pos: int, origin: Ints, trace: bool
+) -> int:
+    """Write the ASCII ``data[low:high]`` in lower case; where that ends."""
+    for k in range(low, high):
+        byte = data[k]
+        out[pos] = byte | 32 if 65 <= byte <= 90 else byte
+        if trace:
+            origin[pos] = k
+        pos += 1
+    return pos
+
+
+@njit(cache=True, nogil=True)
 def _write_link(
     data: Bytes, i: int, end: int, out: Bytes, pos: int, origin: Ints, trace: bool
 ) -> int:
-    """Write LINK and the host of the link ``data[i:end]``; where that ends."""
+    """Write LINK, the host of the link ``data[i:end]`` and the words behind it; where that ends."""
     low, high = link_host(data, i, end)
     out[pos] = LINK
     if trace:
         origin[pos] = i
-        for k in range(high - low):
-            origin[pos + 1 + k] = low + k
-    for k in range(high - low):
-        byte = data[low + k]
-        out[pos + 1 + k] = byte | 32 if 65 <= byte <= 90 else byte
-    return pos + 1 + high - low
+    pos = _write_lower(data, low, high, out, pos + 1, origin, trace)
+    while high < end:
+        low = high
+        while high < end and is_alnum(data[high]):
+            high += 1
+        if _is_path_word(data, low, high):
+            out[pos] = 32
+            if trace:
+                origin[pos] = low - 1  # what separates it from the host
+            pos = _write_lower(data, low, high, out, pos + 1, origin, trace)
+        high += 1
+    return pos
 
 
 @njit(cache=True, nogil=True)
@@ -276,19 +316,25 @@ def _spelled(
     """End of the spelled-out word that begins at ``i``, or ``i`` if none does; see ``_single``."""
     size = _single(out, first, before, i, end, pages, entries)
     j = i + size
-    if size == 0 or j >= end or not among(out[j], b".-_*/,|~+: \x03"):
+    if size == 0 or j >= end:
         return i
-    spacer = out[j]
+    spacer, width = decode(out, j, end)
+    if spacer < 128:
+        if not among(spacer, _SPACERS):
+            return i
+    elif lookup(spacer, pages, entries) >> CLASS_SHIFT & 7 != OTHER:
+        return i
     letters = 1
     spare = spacer == 32 or spacer == _WIDE
     spare = spare and among(out[i], b"abciknoruy")
-    while j + 1 < end and out[j] == spacer:
-        size = _single(out, first, j + 1, j + 1, end, pages, entries)
+    while j + width < end and decode(out, j, end)[0] == spacer:
+        at = j + width
+        size = _single(out, first, at, at, end, pages, entries)
         if size == 0:
             break
-        spare = spare and among(out[j + 1], b"abciknoruy")
+        spare = spare and among(out[at], b"abciknoruy")
         letters += 1
-        j += 1 + size
+        j = at + size
     return j if letters > 3 or (letters == 3 and not spare) else i
 
 
@@ -312,7 +358,7 @@ def _join(
         k += size
         i += size
         if i < high:
-            i += 1  # the spacer
+            i += decode(out, i, end)[1]  # the spacer
     if trace:
         origin[k] = origin[end]
     return k, joined
@@ -367,7 +413,7 @@ def _one(
                     counts[2] += entry >> CLASS_SHIFT & 7 == LETTER
 
         kind = entry >> CLASS_SHIFT & 7
-        if kind == DROP:
+        if kind == DROP or (entry & IS_SIGN and last_kind == LETTER and last >> SIZE_SHIFT == 1):
             i += size
             continue
         if word >= 0 and (kind < LETTER or stop > i):

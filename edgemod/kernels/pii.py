@@ -1,13 +1,15 @@
-"""Links and personal data with checks, in the original bytes (ASCII, but for dashes and spaces).
+"""Links and personal data with checks, in the original bytes (digits and separators of ASCII).
 
 ==============  ==============================================================================
 links           see ``text.link_end``; nothing inside a link is anything else
-emails          local part, @, dotted host that ends in two or more letters
-cards           13 to 19 digits, first 2 to 6 (the issuers' range of ISO/IEC 7812), at once or in
-                groups of which the first has four, Luhn check
-ips             four numbers of 0 to 255 with dots between
-national_ids    US SSN: 3-2-4, area not 000, 666 or 9xx, no part all zeros (SSA, 20 CFR 422.103);
-                UK National Insurance number: prefixes as in HMRC's manual NIM39110, suffix A to D
+emails          local part, @, dotted host that ends in two or more ASCII letters
+cards           prefix and length of an issuer (``_issued``), at once or in groups of which the
+                first has four, Luhn check; not the decimals of a number, nor an id after @
+ips             IPv4: four numbers of 0 to 255 with dots between; IPv6 (RFC 4291, 2.2): eight groups
+                of hexadecimal digits, or three to seven and ``::``, a decimal digit among them
+national_ids    US SSN: 3-2-4 with dashes, or with spaces after a word for it; area not 000, 666 or
+                9xx, no part all zeros (SSA, 20 CFR 422.103); UK National Insurance number:
+                prefixes as in HMRC's manual NIM39110, suffix A to D. Neither has a check digit
 ibans           length of the country (SWIFT IBAN registry) and ISO 7064 mod 97
 phones          9 to 15 digits in groups: after + or 00; after a bracketed area code; North
                 American 3-3-4 (area 2xx to 9xx); Indian 5-5; or after a trunk 0
@@ -32,6 +34,7 @@ from edgemod.kernels.text import (
     is_digit,
     is_letter,
     link_end,
+    starts,
 )
 
 COLUMNS: Final = ("links", "emails", "cards", "ips", "national_ids", "phones", "ibans")
@@ -143,17 +146,39 @@ def _luhn(digits: Ints, total: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
+def _issued(digits: Ints, total: int) -> bool:
+    """Whether a card network issues numbers that begin so and have ``total`` digits.
+
+    The networks' published ranges: Visa, Mastercard, American Express, Discover, JCB, Diners
+    Club and UnionPay. Maestro's, which are much of all numbers, are left out.
+    """
+    four = digits[0] * 1000 + digits[1] * 100 + digits[2] * 10 + digits[3]
+    two = four // 100
+    if two // 10 == 4:
+        return total in (13, 16, 19)
+    if 51 <= two <= 55 or 2221 <= four <= 2720:
+        return total == 16
+    if two in (34, 37):
+        return total == 15
+    if two in (36, 38, 39) or 3000 <= four <= 3059:
+        return total == 14
+    if two in (62, 65) or four == 6011 or 6440 <= four <= 6499 or 3528 <= four <= 3589:
+        return 16 <= total <= 19
+    return False
+
+
+@njit(cache=True, nogil=True)
 def _card(digits: Ints, groups: Ints, count: int) -> int:
     """The number of groups that make a card number, the most that do, or 0."""
-    if digits[0] < 2 or digits[0] > 6 or (count > 1 and _width(groups, 0) < 4):
+    if count > 1 and _width(groups, 0) < 4:
         return 0
     best = 0
     for k in range(count):
-        if k and (groups[k, 1] != groups[1, 1] or not among(groups[1, 1], b" -")):
+        if k and (groups[k, 1] != groups[1, 1] or not among(groups[1, 1], b" -.")):
             break
         if k and _width(groups, 0) != 4:
             break
-        if groups[k, 0] >= 13 and _luhn(digits, groups[k, 0]):
+        if _issued(digits, groups[k, 0]) and _luhn(digits, groups[k, 0]):
             best = k + 1
     return best
 
@@ -178,12 +203,23 @@ def _ip(digits: Ints, groups: Ints, count: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _ssn(digits: Ints, groups: Ints, count: int) -> bool:
+def _has_cue(data: Bytes, start: int, i: int) -> bool:
+    """Whether "SSN" or "social security" stands in the 32 bytes before ``i``."""
+    for j in range(max(start, i - 32), i):
+        if starts(data, j, i, b"ssn") or starts(data, j, i, b"social sec"):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _ssn(data: Bytes, start: int, i: int, digits: Ints, groups: Ints, count: int) -> bool:
     """Whether the groups are 3-2-4 digits of a US social security number, and no more follow."""
     if count < 3 or groups[0, 0] != 3 or groups[1, 0] != 5 or groups[2, 0] != 9:
         return False
     kind = groups[1, 1]
     if not among(kind, b" -") or groups[2, 1] != kind or (count > 3 and groups[3, 1] == kind):
+        return False
+    if kind == 32 and not _has_cue(data, start, i):
         return False
     area = digits[0] * 100 + digits[1] * 10 + digits[2]
     group = digits[3] + digits[4]
@@ -203,7 +239,10 @@ def _upto(groups: Ints, count: int, least: int, most: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _north_american(digits: Ints, groups: Ints, count: int) -> int:
-    """Groups of a 3-3-4 number (a leading 1 apart) whose area begins with 2 to 9; or 0."""
+    """Groups of a 3-3-4 number (a leading 1 apart), or 0; the area begins with 2 to 9.
+
+    So does the exchange where the digits are in one, as any count may be.
+    """
     lead = 1 if digits[0] == 1 else 0
     for k in range(count):
         if groups[k, 0] == 10 + lead:
@@ -212,7 +251,8 @@ def _north_american(digits: Ints, groups: Ints, count: int) -> int:
                 widths = groups[k - 1, 0] - lead in (3, 6)
             if k - lead == 2:
                 widths = groups[k - 2, 0] - lead == 3 and groups[k - 1, 0] - lead == 6
-            return k + 1 if widths and digits[lead] > 1 else 0
+            likely = digits[lead] > 1 and (k > 0 or digits[lead + 3] > 1)
+            return k + 1 if widths and likely else 0
     return 0
 
 
@@ -262,14 +302,18 @@ def _number(
     digits[:3] = 0
     count = _read(data, i, end, digits, groups)
     lead = np.int64(data[i - 1]) if i > start else np.int64(32)
-    if count == 0 or groups[count - 1, 0] < 4 or among(lead, b"$#=_/"):
+    if count == 0 or groups[count - 1, 0] < 4 or lead == 36:
         return _NONE, i, stop
-    if lead != 46 and _ip(digits, groups, count):
+    labelled = among(lead, b"#=_/")  # numbered things; what has a check may follow all the same
+    if lead != 46 and not labelled and _ip(digits, groups, count):
         return _IP, i, groups[3, 2]
-    if _ssn(digits, groups, count):
+    if _ssn(data, start, i, digits, groups, count):
         return _NATIONAL, i, groups[2, 2]
-    used, kind = _card(digits, groups, count), _CARD
-    if used == 0:
+    used, kind = 0, _CARD
+    goes_on = among(lead, b".-") and i - 1 > start and is_digit(data[i - 2])
+    if lead != 64 and not goes_on:
+        used = _card(digits, groups, count)
+    if used == 0 and not labelled:
         used, kind = _phone(lead, digits, groups, count), _PHONE
     if used == 0:
         return _NONE, i, stop
@@ -282,12 +326,14 @@ def _number(
 
 @njit(cache=True, nogil=True)
 def _iban(data: Bytes, i: int, end: int, lengths: Ints, digits: Ints) -> int:
-    """End of the IBAN at ``i``, or ``i``. Groups may have one space between."""
+    """End of the IBAN at ``i``, or ``i``. Groups may have one space or dash between."""
     length = lengths[(np.int64(data[i] | 32) - 97) * 26 + np.int64(data[i + 1] | 32) - 97]
     j = i
     for k in range(length):
-        if j < end and data[j] == 32 and k > 3:
+        if k > 3 and j < end and among(data[j], b" -"):
             j += 1
+        elif k > 3 and j + 1 < end and data[j] == 0xC2 and data[j + 1] == 0xA0:
+            j += 2
         if j >= end or not is_alnum(data[j]):
             return i
         byte = np.int64(data[j])
@@ -346,25 +392,75 @@ def _lettered(
 
 
 @njit(cache=True, nogil=True)
+def _is_name(byte: int) -> bool:
+    """A letter or digit of an address; any byte of a character outside ASCII may be."""
+    return is_alnum(byte) or byte >= 128
+
+
+@njit(cache=True, nogil=True)
 def _email(data: Bytes, floor: int, at: int, end: int) -> tuple[int, int]:
     """Start and end of the e-mail address around the @ at ``at``; equal if there is none."""
     low = at
-    while low > floor and (is_alnum(data[low - 1]) or among(data[low - 1], b"._%+-")):
+    while low > floor and (_is_name(data[low - 1]) or among(data[low - 1], b"._%+-")):
         low -= 1
-    while low < at and not is_alnum(data[low]):
+    while low < at and not _is_name(data[low]):
         low += 1
     high = at + 1
     dot = at
-    while high < end and (is_alnum(data[high]) or among(data[high], b".-")):
+    while high < end and (_is_name(data[high]) or among(data[high], b".-")):
         high += 1
-    while high > at + 1 and not is_alnum(data[high - 1]):
+    while high > at + 1 and not _is_name(data[high - 1]):
         high -= 1
     tail = high
     while tail > at + 1 and is_letter(data[tail - 1]):
         tail -= 1
     dot = tail - 1
     good = low < at and high - tail >= 2 and dot > at + 1 and data[dot] == 46
-    return (low, high) if good and is_alnum(data[at + 1]) else (at, at)
+    return (low, high) if good and _is_name(data[at + 1]) else (at, at)
+
+
+@njit(cache=True, nogil=True)
+def _is_hex(byte: int) -> bool:
+    """0 to 9 and a to f, either case."""
+    return is_digit(byte) or 97 <= byte | 32 <= 102
+
+
+@njit(cache=True, nogil=True)
+def _ipv6(data: Bytes, floor: int, colon: int, end: int) -> tuple[int, int]:
+    """Start and end of the IPv6 address with its first colon at ``colon``; equal if none."""
+    low = colon
+    while low > floor and low > colon - 5 and _is_hex(data[low - 1]):
+        low -= 1
+    before = np.int64(data[low - 1]) if low > floor else np.int64(32)
+    if is_alnum(before) or among(before, b":._") or before >= 128:
+        return colon, colon
+    i = low
+    groups = 0
+    short = decimal = False
+    while i < end:
+        first = i
+        while i < end and i < first + 5 and _is_hex(data[i]):
+            decimal |= is_digit(data[i])
+            i += 1
+        if i - first > 4:
+            return colon, colon
+        groups += i > first
+        if i >= end or data[i] != 58 or groups == 8:
+            break
+        if i + 1 < end and data[i + 1] == 58:
+            if short:
+                return colon, colon
+            short = True
+            i += 1
+        elif i == first or i + 1 >= end or not _is_hex(data[i + 1]):
+            break  # a colon that ends a sentence
+        i += 1
+    if i < end and (is_alnum(data[i]) or data[i] == 95 or data[i] >= 128):
+        return colon, colon
+    if i < end and data[i] == 58 and data[i - 1] == 58:
+        return colon, colon
+    good = groups == 8 if not short else 3 <= groups < 8 and decimal
+    return (low, i) if good else (colon, colon)
 
 
 @njit(cache=True, nogil=True)
@@ -389,6 +485,10 @@ def _next(
             low, high = _email(data, floor, i, end)
             if high > low:
                 return _EMAIL, low, high
+        elif byte == 58:
+            low, high = _ipv6(data, floor, i, end)
+            if high > low:
+                return _IP, low, high
         elif byte | 32 in (102, 104, 119):
             high = link_end(data, start, i, end)
             if high > i:

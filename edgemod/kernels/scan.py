@@ -19,6 +19,7 @@ from edgemod.kernels.tables import (
     IS_LOWER,
     IS_MARK,
     IS_PUNCTUATION,
+    IS_SIGN,
     IS_UPPER,
     PAGES,
     SPACE,
@@ -32,6 +33,7 @@ from edgemod.kernels.text import (
     Ints,
     decode,
     is_alnum,
+    is_letter,
     lookup,
     starts,
 )
@@ -77,7 +79,7 @@ def _entropy(data: Bytes, start: int, end: int, seen: Ints, steps: Floats) -> fl
 def _one(data: Bytes, start: int, end: int, pages: Bytes, entries: Ints, row: Floats) -> None:
     chars = words = upper = lower = digits = punctuation = ascii_chars = latin = letters = 0
     emoji = longest = exclamations = questions = hashtags = quoted = invisible = combining = 0
-    in_word = half_flag = opened = tag = False
+    in_word = half_flag = opened = tag = on_ascii = False
     line = 0  # 0: nothing but white space so far, 1: an ordinary line, 2: a quoted one
     pending = 0  # characters since the quotation mark that is still open
     previous, run = -1, 0
@@ -95,7 +97,9 @@ def _one(data: Bytes, start: int, end: int, pages: Bytes, entries: Ints, row: Fl
         lower += entry & IS_LOWER != 0
         digits += entry & IS_DIGIT != 0
         punctuation += entry & IS_PUNCTUATION != 0
-        combining += entry & IS_MARK != 0
+        combining += entry & IS_MARK != 0 or (entry & IS_SIGN != 0 and on_ascii)
+        if not entry & (IS_MARK | IS_SIGN):
+            on_ascii = is_letter(code)
         exclamations += code == 33
         questions += code == 63
         if entry & (IS_LETTER | IS_DIGIT):

@@ -46,6 +46,7 @@ IS_EMOJI: Final = 1 << 52
 IS_PUNCTUATION: Final = 1 << 53  # ASCII punctuation
 IS_SPECIAL: Final = 1 << 54  # ASCII that may begin a link, an entity, a mention or a leet letter
 IS_UNSPACED: Final = 1 << 55  # a letter of a script written without spaces between words
+IS_SIGN: Final = 1 << 56  # a mark of one script, with no place on an ASCII letter
 
 # Letters of other scripts that pass for a Latin one, in folded (lower) case. The capital
 # decides only where the lower-case letter resembles nothing.
@@ -83,6 +84,7 @@ _PUNCTUATION: Final = {
     **dict.fromkeys("“”„‟″«»", '"'),
     **dict.fromkeys("‐‑‒–—―−", "-"),
     "…": "..",  # the same as three full stops after squeezing
+    **dict.fromkeys("•·∙⋅●◦‧・･▪■○", "*"),  # bullets, which also spell words out
 }
 _NAMED: Final = re.compile(
     r"LATIN (?:SMALL |CAPITAL |LETTER SMALL CAPITAL )(?:LETTER )?([A-Z])(?: WITH .*)?$"
@@ -92,10 +94,17 @@ _MARKS: Final = frozenset(
     (*range(0x300, 0x370), *range(0x1AB0, 0x1B00), *range(0x1DC0, 0x1E00), *range(0x20D0, 0x2100))
 )
 _SELECTORS: Final = frozenset((*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))  # of glyphs
-_BLANK: Final = frozenset((0x115F, 0x1160, 0x3164, 0xFFA0))  # Hangul fillers: no ink
+# Without ink though letters, marks or unassigned: Hangul fillers, Khmer inherent vowels,
+# Mongolian selectors, and what Unicode keeps ignorable (Default_Ignorable_Code_Point).
+_BLANK: Final = frozenset(
+    (
+        *(0x115F, 0x1160, 0x3164, 0xFFA0, 0x17B4, 0x17B5, 0x2065),
+        *(*range(0x180B, 0x1810), *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000)),
+    )
+)
 _BRAILLE_BLANK: Final = 0x2800
 # The blocks that emoji come from (the emoji property itself is not in unicodedata).
-_EMOJI: Final = (
+EMOJI: Final = (
     *((0x231A, 0x231B), (0x23E9, 0x23F3), (0x25FD, 0x25FE), (0x2600, 0x27BF), (0x2B1B, 0x2B1C)),
     *((0x2B50, 0x2B50), (0x2B55, 0x2B55), (0x1F000, 0x1F0FF), (0x1F18E, 0x1F18E)),
     *((0x1F191, 0x1F19A), (0x1F1E6, 0x1F1FF), (0x1F201, 0x1F3FA), (0x1F400, 0x1FAFF)),
@@ -112,7 +121,7 @@ _PLAIN: Final = (
     *((0x18800, 0x18CD5), (0x1B170, 0x1B2FB), (0x20000, 0x2A6DF), (0x2A700, 0x2B738)),
     *((0x2B740, 0x2B81D), (0x2B820, 0x2CEA1), (0x2CEB0, 0x2EBE0), (0x30000, 0x3134A)),
 )
-_NOTHING: Final = ((0xD800, 0xF8FF), (0x1FC00, 0x1FFFF), (0x31350, 0xDFFFF), (0xE0200, 0x10FFFF))
+_NOTHING: Final = ((0xD800, 0xF8FF), (0x1FC00, 0x1FFFF), (0x31350, 0xDFFFF), (0xE1000, 0x10FFFF))
 _RESEMBLING: Final = {look: ord(letter) for letter, looks in _RESEMBLES.items() for look in looks}
 
 
@@ -146,19 +155,23 @@ def _entry(code: int) -> int:
         return DROP << CLASS_SHIFT
     if category == "Cf" or code in _BLANK:
         return DROP << CLASS_SHIFT | IS_INVISIBLE
-    if char.isspace() or category in ("Zs", "Cc") or code == _BRAILLE_BLANK:
+    if category == "Cc" and not char.isspace():
+        return DROP << CLASS_SHIFT | IS_INVISIBLE
+    if char.isspace() or category == "Zs" or code == _BRAILLE_BLANK:
         return ord(" ") | 1 << SIZE_SHIFT | SPACE << CLASS_SHIFT
     if category == "Cn" or category == "Co":
         return OTHER << CLASS_SHIFT
 
     form = _fold(char, category)
     first = form[0]
-    letter = first.isalpha() or category in ("Mn", "Mc")  # a vowel sign is part of its word
+    letter = first.isalpha() or category[0] == "M"  # a vowel sign is part of its word
     kind = LETTER if letter else DIGIT if first in string.digits else OTHER
     entry = kind << CLASS_SHIFT | _RESEMBLING.get(form, 0) << RESEMBLES_SHIFT
     if form != char or code < 128:
         encoded = form.encode()
         entry |= int.from_bytes(encoded, "little") | len(encoded) << SIZE_SHIFT
+    if category in ("Mn", "Me"):
+        entry |= IS_SIGN
     entry |= {"Lu": IS_UPPER, "Ll": IS_LOWER, "Nd": IS_DIGIT}.get(category, 0)
     if category[0] == "L":
         latin = (first.isascii() and letter) or "LATIN" in unicodedata.name(char, "")
@@ -179,7 +192,7 @@ def _build() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
             asked[low : high + 1] = False
     codes = np.flatnonzero(asked)
     flat[codes] = [_entry(code) for code in codes.tolist()]
-    for ranges, flag in ((_UNSPACED, IS_UNSPACED), (_EMOJI, IS_EMOJI)):
+    for ranges, flag in ((_UNSPACED, IS_UNSPACED), (EMOJI, IS_EMOJI)):
         for low, high in ranges:
             flat[low : high + 1] |= flag
 

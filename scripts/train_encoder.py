@@ -1,0 +1,467 @@
+"""Fine-tune the default encoder and its head together.
+
+    python scripts/train_encoder.py DATA -o BUILD
+    python scripts/make_encoder.py BUILD -o quantized/encoder.gguf
+    python scripts/train_encoder.py DATA -o BUILD --gguf quantized/encoder.gguf
+
+DATA is the folder that training_data.py reads. BUILD receives the float weights in the layout of
+the base model, a log of every figure and, while training, the state from which the same command
+goes on; the last command binds the head to the quantized encoder and reports. Needs the extra
+``train`` (torch on a CPU). Two idle cores train on about 2,700 tokens a second: the shipped
+configuration takes about an hour.
+
+What is trained on, by pool: the labelled sets, subreddits as weak labels, archive posts and
+questions, long texts joined from short ones, and hand-written hard cases. The loss is logistic over
+the labels that are known. Three things keep a set's style from standing in for its labels:
+
+- each style (wiki talk, prompts, tweets, ...) has an offset of its own for every output, learned
+  with the rest and dropped afterwards, so that base rates are not what is learned;
+- a text is judged by the greatest of its windows, as in scoring, so that the harmless windows of
+  a violating text are not taught to be violations;
+- a second head learns the probabilities that another classifier (alt-profanity-check, MIT) gives
+  every text, and archive posts, which nobody labelled, take its opinion on ``toxic``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from profanity_check import predict_prob
+from safetensors.numpy import save_file
+from sklearn.metrics import average_precision_score
+from tokenizers import Tokenizer
+from torch import nn
+from torch.nn import functional
+from transformers import BertModel
+
+import training_data
+from edgemod.encoder import Encoder, Head, reading, windows
+from edgemod.llama import Llama
+from edgemod.store import sha256
+from edgemod.words import ANY, OUTPUTS
+from make_encoder import source_folder
+from train_filter import join
+from training_data import (
+    TrainingData,
+    decorate,
+    load_dev,
+    load_hard_cases,
+    load_train,
+    load_weak_topics,
+    without_apart,
+)
+
+Floats = NDArray[np.float32]
+
+TEACHER: Final = len(OUTPUTS)
+"""The column behind the outputs: the other classifier's probability."""
+
+STYLES: Final = {
+    "prompts": "ailuminate_demo_prompts catqa certified_safety_prompts gptfuzz_prompts multijail "
+    "benign_banking77 benign_clinc150 questions",
+    "replies": "gptfuzz_responses diasafety",
+    "wiki": "context_toxicity jigsaw_wiki_binary jigsaw_wiki_multilabel",
+    "forum": "archive weak_topics joined decorated edos online_misogyny toxic_spans_semeval",
+    "messages": "sms_spam sms_smishing tg_spam presidio_synth_pii",
+}
+"""Sets that share an offset; every other set has one of its own."""
+
+DEV: Final = (
+    ("surge_toxicity", "toxic"),
+    ("toxic_chat_dev", "toxic"),
+    ("beavertails_test_response", ANY),
+    ("harmbench_xstest_response", ANY),
+    ("xstest", "illicit"),
+    ("olid", "toxic"),
+    ("vicomtech_stormfront", "hate"),
+    ("hatemoji_check", "hate"),
+    ("context_toxicity_dev", "toxic"),
+)
+"""Sets of DATA/dev and the output each is measured by."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """n texts to train on."""
+
+    texts: list[str]
+    targets: Floats
+    """(n, 11), columns ``OUTPUTS`` and the teacher: 0 to 1, NaN where unknown."""
+    importance: Floats
+    """(n, 11): how much each target counts."""
+    draw: Floats
+    """(n,): how often a row is drawn, relative to the others."""
+    style: NDArray[np.int64]
+    """(n,): index of the style whose offset applies."""
+
+
+def log(folder: Path, **figures: Any) -> None:
+    """Print figures and append them to the log of a build, a JSON object a line."""
+    line = json.dumps({"time": time.strftime("%H:%M:%S"), **figures})
+    print(line, flush=True)
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(line + "\n")
+
+
+# -- the pools ---------------------------------------------------------------------------------
+
+
+def pools(data: Path, config: dict[str, Any]) -> Pool:
+    """Everything to train on, none of it in the holdout."""
+    rng = np.random.default_rng(config["seed"])
+    parts: list[tuple[TrainingData, Floats]] = []
+
+    labelled = load_train(data)
+    labelled = labelled.take(~labelled.holdout)
+    parts.append((labelled, _targets(labelled)))
+    weak = load_weak_topics(data)
+    weak = weak.take(~weak.holdout)
+    parts.append((weak, _targets(weak)))
+    joined = join(labelled, config["joined"], config["seed"])
+    parts.append((joined, _targets(joined)))
+    decorated = decorate(labelled, config["decorated"], config["seed"])
+    parts.append((decorated, _targets(decorated)))
+    parts += [_archive(data, rng, config["archive"]), _questions(data, config["questions"])]
+    hard = load_hard_cases(config["hard_cases"], config["seed"])
+    parts.append((hard, _targets(hard)))
+
+    texts = [text for part, _ in parts for text in part.texts]
+    targets = np.concatenate([t for _, t in parts])
+    draw = np.concatenate([part.weights for part, _ in parts]).astype(np.float64)
+    names = np.concatenate([part.sets for part, _ in parts])
+    for name, factor in config["draw"].items():
+        draw[names == name] *= factor
+    importance = _importance(targets, draw, names, config["rare"])
+    opinion = np.asarray(predict_prob(texts), np.float32)
+    targets[:, TEACHER], importance[:, TEACHER] = opinion, config["teacher"]
+    is_archive = names == "archive"
+    targets[is_archive, OUTPUTS.index("toxic")] = opinion[is_archive].clip(0.02, 0.98)
+    targets[is_archive, OUTPUTS.index(ANY)] = opinion[is_archive].clip(0.04, 0.96)
+    styles = {one: style for style, sets in STYLES.items() for one in sets.split()}
+    kinds = ["weak_topics" if name.startswith("reddit/") else str(name) for name in names]
+    named = [styles.get(kind, kind) for kind in kinds]
+    order = sorted(set(named))
+    style = np.array([order.index(name) for name in named])
+    return Pool(texts, targets, importance, draw.astype(np.float32), style)
+
+
+def _targets(data: TrainingData) -> Floats:
+    labels = without_apart(data)
+    targets = np.full((len(labels), TEACHER + 1), np.nan, np.float32)
+    targets[:, :TEACHER] = np.where(labels < 0, np.nan, labels)
+    return targets
+
+
+def _importance(
+    targets: Floats, draw: NDArray[np.float64], names: NDArray[np.str_], rare: float
+) -> Floats:
+    """What each target counts: rare positives more, labels that no person gave less."""
+    known = ~np.isnan(targets)
+    positive = ((targets >= 0.5) & known).T @ draw
+    negative = ((targets < 0.5) & known).T @ draw
+    more = np.clip(negative / np.maximum(positive, 1.0), 1.0, None) ** rare
+    importance = np.where(targets >= 0.5, more, 1.0) * known
+    weak = np.char.startswith(names, "reddit/") | np.isin(names, ("archive", "questions"))
+    importance[weak] *= 0.5
+    return importance.astype(np.float32)
+
+
+def _archive(data: Path, rng: np.random.Generator, rows: int) -> tuple[TrainingData, Floats]:
+    """Archive posts, presumed not to be what an archive of posts hardly ever holds."""
+    table = pq.read_table(data / "archive" / "reddit_top_200k.parquet")
+    topics = np.array(table["subreddit"].to_pylist())
+    ordinary = ~np.isin(topics, list(training_data.WEAK_TOPICS))
+    ordinary &= ~table["over_18"].to_numpy()
+    chosen = np.sort(rng.choice(np.flatnonzero(ordinary), rows, replace=False))
+    labels = dict.fromkeys(("threat_violence", "self_harm", "spam_scam", "illicit", "pii"), 0)
+    return _unlabelled(training_data.posts(table.take(pa.array(chosen))), labels, "archive")
+
+
+def _questions(data: Path, rows: int) -> tuple[TrainingData, Floats]:
+    """Titles of posts that ask how to do something, as a prompt would; all but a few are safe."""
+    table = pq.read_table(data / "archive" / "reddit_top_200k.parquet")
+    ask = r"(?i)^(how (do|can|to|would|should)|what('s| is| are)|can (you|i)|is (it|there)|where "
+    ask += r"(can|do)|why (do|is|are)|should i|explain|tell me|eli5)\b"
+    topics = np.array(table["subreddit"].to_pylist())
+    ordinary = ~np.isin(topics, list(training_data.WEAK_TOPICS)) & ~table["over_18"].to_numpy()
+    found = pa.compute.match_substring_regex(table["title"], ask).to_numpy()
+    titles = table["title"].take(pa.array(np.flatnonzero(found & ordinary))).to_pylist()
+    labels = dict.fromkeys(("threat_violence", "self_harm", "spam_scam", "illicit", "pii", ANY), 0)
+    return _unlabelled(titles[:rows], labels, "questions")
+
+
+def _unlabelled(texts: list[str], labels: dict[str, int], name: str) -> tuple[TrainingData, Floats]:
+    texts = [text for text in dict.fromkeys(texts) if text.strip()]
+    held = training_data.in_holdout(texts)
+    texts = [text for text, out in zip(texts, held, strict=True) if not out]
+    row = np.array([labels.get(output, -1) for output in OUTPUTS], np.int8)
+    rows = np.repeat(row[None], len(texts), axis=0)
+    part = TrainingData(
+        texts,
+        rows,
+        np.full(len(texts), name),
+        np.ones(len(texts), np.float32),
+        np.zeros(len(texts), bool),
+    )
+    return part, _targets(part)
+
+
+# -- the network -------------------------------------------------------------------------------
+
+
+class Network(nn.Module):  # type: ignore[misc]
+    """The encoder, the mean over its tokens, the head, the teacher's head and the offsets."""
+
+    def __init__(self, folder: Path, styles: int, hidden: int) -> None:
+        super().__init__()
+        self.encoder = BertModel.from_pretrained(folder, add_pooling_layer=False)
+        size = self.encoder.config.hidden_size
+        self.head = nn.Sequential(
+            nn.Linear(size, hidden), nn.ReLU(), nn.Dropout(0.1), nn.Linear(hidden, len(OUTPUTS))
+        )
+        self.teacher = nn.Linear(size, 1)
+        self.offsets = nn.Parameter(torch.zeros(styles, len(OUTPUTS)))
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Log-odds (windows, 11) of windows of token ids; ``mask`` is 1 for real tokens."""
+        with torch.autocast("cpu", torch.bfloat16):
+            states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        states, weight = states.float(), mask[..., None].float()
+        mean = (states * weight).sum(1) / weight.sum(1)
+        return torch.cat((self.head(mean), self.teacher(mean)), 1)
+
+
+def batches(
+    rows: NDArray[np.int64], tokens: Sequence[NDArray[np.int32]], config: dict[str, Any], seed: int
+) -> Iterator[tuple[NDArray[np.int64], torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Rows of like length together: (rows, ids, mask, which of the rows each window is of)."""
+    rng = np.random.default_rng(seed)
+    most, limit = config["windows"], config["batch_tokens"]
+    cut: list[list[NDArray[np.int32]]] = []
+    for row in rows:
+        parts = windows(tokens[row], config["window"], config["overlap"])
+        if len(parts) > most:
+            parts = [parts[k] for k in rng.choice(len(parts), most, replace=False)]
+        cut.append(parts)
+    lengths = np.array([len(parts) * max(map(len, parts), default=0) for parts in cut])
+    order = np.argsort(lengths + rng.random(len(rows)), kind="stable")
+    order = order[lengths[order] > 0]
+    groups: list[list[int]] = []
+    held: list[int] = []
+    longest = count = 0
+    for index in order:
+        size = max(map(len, cut[index])) + 2
+        if held and max(longest, size) * (count + len(cut[index])) > limit:
+            groups.append(held)
+            held, longest, count = [], 0, 0
+        held.append(index)
+        longest, count = max(longest, size), count + len(cut[index])
+    groups.append(held)
+    for at in rng.permutation(len(groups)):
+        group = groups[at]
+        parts = [part for index in group for part in cut[index]]
+        ids = np.zeros((len(parts), max(map(len, parts)) + 2), np.int64)
+        for k, part in enumerate(parts):
+            ids[k, : len(part) + 2] = (config["cls"], *part, config["sep"])
+        owner = np.repeat(np.arange(len(group)), [len(cut[index]) for index in group])
+        tensor = torch.from_numpy(ids)
+        yield rows[group], tensor, (tensor != 0).long(), torch.from_numpy(owner)
+
+
+def loss_of(
+    network: Network, pool: Pool, batch: tuple[Any, ...], decay: float, smooth: float
+) -> torch.Tensor:
+    """The mean logistic loss of a batch, and what the offsets cost."""
+    rows, ids, mask, owner = batch
+    scores = network(ids, mask)
+    index = owner[:, None].expand_as(scores)
+    empty = torch.full((len(rows), scores.shape[1]), -torch.inf)
+    greatest = empty.scatter_reduce(0, index, scores, "amax", include_self=False)
+    targets = torch.from_numpy(pool.targets[rows])
+    importance = torch.from_numpy(pool.importance[rows])
+    offsets = network.offsets[torch.from_numpy(pool.style[rows])]
+    shifted = torch.cat((greatest[:, :TEACHER] + offsets, greatest[:, TEACHER:]), 1)
+    wanted = targets.nan_to_num(0.0) * (1 - 2 * smooth) + smooth
+    each = functional.binary_cross_entropy_with_logits(shifted, wanted, importance, reduction="sum")
+    return each / importance.sum().clamp_min(1.0) + decay * network.offsets.square().mean()
+
+
+def optimiser_of(network: Network, config: dict[str, Any]) -> torch.optim.Optimizer:
+    """AdamW; lower layers take smaller steps."""
+    layers = network.encoder.config.num_hidden_layers
+    groups = []
+    for name, weight in network.named_parameters():
+        rate = config["rate_head"]
+        if name.startswith("encoder."):
+            depth = int(name.split(".")[3]) + 1 if ".layer." in name else 0
+            rate = config["rate"] * config["layer_decay"] ** (layers - depth)
+        groups.append({"params": [weight], "lr": rate, "peak": rate})
+    return torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
+
+
+def train(data: Path, build: Path, config: dict[str, Any]) -> None:
+    """Train, or go on training; the averaged weights are written to ``build``."""
+    torch.manual_seed(config["seed"])
+    folder = source_folder()
+    pool = pools(data, config)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    config["cls"], config["sep"] = (tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]"))
+    read = reading(pa.array(pool.texts, pa.large_string()))
+    tokens = [
+        np.array(one.ids, np.int32)
+        for one in tokenizer.encode_batch(read, add_special_tokens=False)
+    ]
+    network = Network(folder, int(pool.style.max()) + 1, config["hidden"])
+    average = torch.optim.swa_utils.AveragedModel(
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config["average"])
+    )
+    optimiser = optimiser_of(network, config)
+    state, seen, part = build / "state.pt", 0, 0
+    if state.exists():
+        saved = torch.load(state, weights_only=True)
+        network.load_state_dict(saved["network"])
+        average.load_state_dict(saved["average"])
+        optimiser.load_state_dict(saved["optimiser"])
+        seen, part = saved["seen"], saved["part"]
+    log(build, rows=len(pool.texts), tokens=sum(map(len, tokens)), resumed_at=seen)
+    chance = pool.draw / pool.draw.sum()
+    while seen < config["tokens"]:
+        rng = np.random.default_rng([config["seed"], part])
+        rows = rng.choice(len(chance), config["slice"], p=chance / chance.sum())
+        network.train()
+        losses, began, before = [], time.monotonic(), seen
+        for batch in batches(rows, tokens, config, part):
+            share = min(seen / config["tokens"], 1.0)
+            scale = min(share / config["warmup"], 1.0) * 0.5 * (1 + np.cos(np.pi * share))
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * float(max(scale, 1e-3))
+            loss = loss_of(network, pool, batch, config["offset_decay"], config["smooth"])
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+            average.update_parameters(network)
+            seen += batch[1].numel()
+            losses.append(loss.item())
+        part += 1
+        seconds = time.monotonic() - began
+        rate = (seen - before) / seconds
+        log(build, tokens=seen, loss=float(np.mean(losses)), tokens_a_second=round(rate))
+        torch.save(
+            {
+                "network": network.state_dict(),
+                "average": average.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "seen": seen,
+                "part": part,
+            },
+            build / "state.tmp",
+        )
+        (build / "state.tmp").replace(state)
+    write(average.module, folder, build, config)
+
+
+def write(network: Network, folder: Path, build: Path, config: dict[str, Any]) -> None:
+    """The encoder in the layout of the base model, and the head as edgemod reads it."""
+    for name in ("config.json", "tokenizer.json", "vocab.txt"):
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, build / name)
+    tensors = {n: t.detach().numpy() for n, t in network.encoder.state_dict().items()}
+    save_file({n: np.ascontiguousarray(t) for n, t in tensors.items()}, build / "model.safetensors")
+    first, last = network.head[0], network.head[-1]
+    np.savez(
+        build / "head.npz",
+        **{
+            "hidden.weight": first.weight.detach().numpy(),
+            "hidden.bias": first.bias.detach().numpy(),
+            "output.weight": last.weight.detach().numpy(),
+            "output.bias": last.bias.detach().numpy(),
+        },
+    )
+    (build / "config.edgemod.json").write_text(json.dumps(config, indent=1))
+
+
+# -- what came of it ---------------------------------------------------------------------------
+
+
+def bind(build: Path, gguf: Path, output: Path) -> None:
+    """Write the head for one GGUF, whose SHA-256 it names."""
+    config = json.loads((build / "config.edgemod.json").read_text())
+    facts = {
+        "outputs": OUTPUTS,
+        "window": config["window"],
+        "overlap": config["overlap"],
+        "aggregation": "max",
+        "base_sha256": sha256(gguf),
+        "training": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
+    }
+    with np.load(build / "head.npz") as head:
+        tensors = {name: np.ascontiguousarray(head[name], np.float32) for name in head.files}
+    # One key: safetensors writes several in any order, and equal heads shall be equal bytes.
+    save_file(tensors, output, metadata={"head": json.dumps(facts)})
+    output.chmod(0o644)
+
+
+def auprc(scores: Floats, labels: NDArray[np.int8]) -> dict[str, float]:
+    """Area under the precision-recall curve of each output that has labels of both kinds."""
+    result = {}
+    for k, name in enumerate(OUTPUTS):
+        known = (labels[:, k] >= 0) & np.isfinite(scores[:, k])
+        truth = labels[known, k]
+        if 0 < truth.sum() < len(truth):
+            result[name] = float(average_precision_score(truth, scores[known, k]))
+    return result
+
+
+def report(data: Path, build: Path, gguf: Path, head: Path, most: int) -> None:
+    """AUPRC of whole texts, scored as edgemod scores them, on up to ``most`` rows a set."""
+    encoder = Encoder(Llama(gguf), Head.load(head), name="trained", fingerprint="")
+    labelled = load_train(data)
+    held = labelled.take(labelled.holdout)
+    sets = {"holdout": held, **load_dev(data)}
+    for name, output in (("holdout", None), *DEV):
+        rows = sets[name]
+        if len(rows.texts) > most:
+            rows = rows.take(np.random.default_rng(1).permutation(len(rows.texts))[:most])
+        found = auprc(encoder.score(rows.arrow()).scores, rows.labels)
+        figures = {k: round(v, 4) for k, v in found.items() if output in (None, k)}
+        log(build, set=name, rows=len(rows.texts), auprc=figures)
+    encoder.close()
+
+
+def main() -> None:
+    """Run the command line above."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("-o", "--build", type=Path, required=True)
+    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "encoder.toml")
+    parser.add_argument("--gguf", type=Path, help="bind the head to this GGUF, and report")
+    parser.add_argument("--head", type=Path, default=Path("quantized/head.safetensors"))
+    parser.add_argument("--rows", type=int, default=1500, help="most rows of a set to report on")
+    options = parser.parse_args()
+    options.build.mkdir(parents=True, exist_ok=True)
+    if options.gguf:
+        bind(options.build, options.gguf, options.head)
+        report(options.data, options.build, options.gguf, options.head, options.rows)
+    else:
+        train(options.data, options.build, tomllib.loads(options.config.read_text()))
+
+
+if __name__ == "__main__":
+    main()

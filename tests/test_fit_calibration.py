@@ -1,0 +1,87 @@
+"""How the shipped thresholds are chosen and counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import fit_calibration
+from edgemod import calibration
+from edgemod.words import OUTPUTS
+
+K = len(OUTPUTS)
+
+
+def drawn(n: int, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Probabilities (n, K) and labels (n, K) that go with them, some unknown."""
+    random = np.random.default_rng(seed)
+    labels = (random.random((n, K)) < 0.2).astype(np.int8)
+    odds = 3 * labels - 2 + random.normal(size=(n, K))
+    labels[random.random((n, K)) < 0.3] = -1
+    return calibration.sigmoid(odds), labels
+
+
+def missed(p: Any, labels: Any, clear: Any) -> list[float]:
+    cleared = (p < np.array(clear, np.float32)).all(axis=1)
+    return [float(cleared[labels[:, k] == 1].mean()) for k in range(K)]
+
+
+def test_joint_thresholds_keep_every_miss_rate_and_could_not_be_much_greater() -> None:
+    p, labels = drawn(4000, 1)
+    clear = fit_calibration._joint(p, labels, 0.02)
+    assert 0 < max(missed(p, labels, clear)) <= 0.02
+    # The next quantile passes the target for some output.
+    quantile = next(
+        q
+        for q in np.arange(0.60, 0.0, -0.005)
+        if calibration.clear_threshold(p[labels[:, 0] == 1, 0], float(q)) == clear[0]
+    )
+    more = [
+        calibration.clear_threshold(p[labels[:, k] == 1, k], float(quantile + 0.005))
+        for k in range(K)
+    ]
+    assert max(missed(p, labels, more)) > 0.02
+
+
+def test_both_stages_in_a_row_are_counted_as_a_run_decides() -> None:
+    first, labels = drawn(500, 3)
+    second, _ = drawn(500, 4)
+    pairs = {
+        name: {"clear_below": 0.4, "flag_above": None if name == "any" else 0.9} for name in OUTPUTS
+    }
+    thresholds = {"filter": pairs, "model": pairs}
+    rows = np.arange(500) % 2 == 0
+    found = fit_calibration._run({"filter": first, "cascade": second}, thresholds, labels, rows)
+
+    cleared, flagged = [], []
+    for i in np.flatnonzero(rows):
+        verdict, by = "review", set()
+        for p in (first[i], second[i]):
+            over = {k for k in range(K - 1) if p[k] >= np.float32(0.9)}
+            if over:
+                verdict, by = "flag", over
+                break
+            if all(p < np.float32(0.4)):
+                verdict = "clear"
+                break
+        cleared.append(verdict == "clear")
+        flagged.append(by)
+    for k, name in enumerate(OUTPUTS):
+        violating = labels[rows, k] == 1
+        hit = [bool(by) if name == "any" else k in by for by in flagged]
+        assert found[name]["violating"] == violating.sum()
+        assert found[name]["missed"] == round(float(np.mean(np.array(cleared)[violating])), 5)
+        assert found[name]["violating flagged"] == round(
+            float(np.mean(np.array(hit)[violating])), 5
+        )
+
+
+def test_any_joins_what_models_learn_apart() -> None:
+    maps = {name: {"model": 0.0, "filter": 1.0, "bias": 0.0} for name in OUTPUTS}
+    scores = np.full((1, K), -50.0, np.float32)
+    assert fit_calibration._table(maps).probabilities(scores, None)[0, -1] < 1e-6
+    scores[0, OUTPUTS.index("spam_scam")] = 0.0
+    scores[0, OUTPUTS.index("pii")] = 0.0
+    p = fit_calibration._table(maps).probabilities(scores, None)
+    assert p[0, -1] == np.float32(0.5)  # personal data are no part of it

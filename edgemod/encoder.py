@@ -2,11 +2,10 @@
 
 A text is read in its normal form (kernels/normalise.py), so that a disguise changes nothing, and
 with its emoji in words. It is cut into overlapping windows of tokens, so that no part of it is left
-out. Each window
-goes through the network alone, between [CLS] and [SEP], in a call of its own: scores depend on
-nothing but the text, and for an encoder a batch of many texts would not be faster anyway. The mean
-vector of a window passes the head (two layers, in float32); a text has the greatest of its
-windows' scores, output by output.
+out. Each window goes through the network alone, between [CLS] and [SEP], in a call of its own:
+scores depend on nothing but the text, and for an encoder a batch of many texts would not be faster
+anyway. The mean vector of a window passes the head (two layers, in float32); a text has the
+greatest of its windows' scores, output by output.
 """
 
 from __future__ import annotations

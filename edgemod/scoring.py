@@ -58,8 +58,8 @@ def score(texts: Sequence[str], *, triager: Triager | None = None) -> list[Score
     """Triage texts one by one, as records of their own; the answers in the same order.
 
     Equal texts get the same answer, none of them as a duplicate of another. A lone surrogate,
-    which no UTF-8 holds, is read as "?". Without a
-    ``triager`` the default policy and model are loaded once and kept.
+    which no UTF-8 holds, is read as "?". Without a ``triager`` the default policy and model are
+    loaded once and kept.
     """
     chosen = triager or _default_triager()
     if not texts:

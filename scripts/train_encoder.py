@@ -180,26 +180,28 @@ def _importance(
     return importance.astype(np.float32)
 
 
-def _archive(data: Path, rng: np.random.Generator, rows: int) -> tuple[TrainingData, Floats]:
-    """Archive posts, presumed not to be what an archive of posts hardly ever holds."""
+def _ordinary(data: Path) -> pa.Table:
+    """The archive without the topics that are weak labels and without what is marked as adult."""
     table = pq.read_table(data / "archive" / "reddit_top_200k.parquet")
     topics = np.array(table["subreddit"].to_pylist())
-    ordinary = ~np.isin(topics, list(training_data.WEAK_TOPICS))
-    ordinary &= ~table["over_18"].to_numpy()
-    chosen = np.sort(rng.choice(np.flatnonzero(ordinary), rows, replace=False))
+    adult = table["over_18"].to_numpy()
+    return table.filter(pa.array(~np.isin(topics, list(training_data.WEAK_TOPICS)) & ~adult))
+
+
+def _archive(data: Path, rng: np.random.Generator, rows: int) -> tuple[TrainingData, Floats]:
+    """Archive posts, presumed not to be what an archive of posts hardly ever holds."""
+    table = _ordinary(data)
+    chosen = np.sort(rng.choice(table.num_rows, rows, replace=False))
     labels = dict.fromkeys(("threat_violence", "self_harm", "spam_scam", "illicit", "pii"), 0)
     return _unlabelled(training_data.posts(table.take(pa.array(chosen))), labels, "archive")
 
 
 def _questions(data: Path, rows: int) -> tuple[TrainingData, Floats]:
     """Titles of posts that ask how to do something, as a prompt would; all but a few are safe."""
-    table = pq.read_table(data / "archive" / "reddit_top_200k.parquet")
     ask = r"(?i)^(how (do|can|to|would|should)|what('s| is| are)|can (you|i)|is (it|there)|where "
     ask += r"(can|do)|why (do|is|are)|should i|explain|tell me|eli5)\b"
-    topics = np.array(table["subreddit"].to_pylist())
-    ordinary = ~np.isin(topics, list(training_data.WEAK_TOPICS)) & ~table["over_18"].to_numpy()
-    found = pa.compute.match_substring_regex(table["title"], ask).to_numpy()
-    titles = table["title"].take(pa.array(np.flatnonzero(found & ordinary))).to_pylist()
+    titles = _ordinary(data)["title"]
+    titles = titles.filter(pa.compute.match_substring_regex(titles, ask)).to_pylist()
     labels = dict.fromkeys(("threat_violence", "self_harm", "spam_scam", "illicit", "pii", ANY), 0)
     return _unlabelled(titles[:rows], labels, "questions")
 

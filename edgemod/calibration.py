@@ -10,9 +10,8 @@ every output of ``words.OUTPUTS``:
 - for each stage, the pair ``clear_below`` and ``flag_above``.
 
 Models learn ``any`` without advertising and personal data, which have nothing in common with
-abuse. Its probability joins what its map gives with that of advertising, as if they were
-independent: ``1 - (1 - p) (1 - p_spam_scam)``. Personal data stay apart: a model's guess at them
-is a guess from digits, so it withholds clearing through ``pii`` and says nothing about ``any``.
+abuse. Its probability joins what its map gives with those two, as if they were independent:
+``1 - (1 - p) (1 - p_spam_scam) (1 - p_pii)``.
 
 The maps are logistic (Platt 1999, "Probabilistic outputs for support vector machines", with
 its smoothed targets), fitted by Newton's method. Thresholds are class-conditional quantiles,
@@ -44,7 +43,7 @@ FORMAT: Final = 1
 APART: Final = ("spam_scam", "pii")
 """Categories that models do not learn as part of ``any``."""
 
-_SPAM: Final = OUTPUTS.index("spam_scam")
+_APART: Final = [OUTPUTS.index(name) for name in APART]
 
 FloatMatrix = npt.NDArray[np.float32]
 StageName = Literal["filter", "model"]
@@ -76,8 +75,8 @@ class Maps:
                     raise ValueError("this stage needs scores that were not given")
                 odds = odds + values * weights
         p = sigmoid(odds)
-        spam = np.nan_to_num(p[:, _SPAM])  # a guard may be asked about "any" alone
-        p[:, -1] = 1 - (1 - p[:, -1]) * (1 - spam)
+        apart = np.nan_to_num(p[:, _APART])  # a guard may be asked about "any" alone
+        p[:, -1] = 1 - (1 - p[:, -1]) * (1 - apart).prod(axis=1)
         return p
 
 

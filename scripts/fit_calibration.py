@@ -108,13 +108,8 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
         "model": (p["cascade"], MODEL_MISS_RATE, MODEL_FALSE_POSITIVES),
     }
     for stage, (probability, miss_rate, false_positives) in targets.items():
-        # Personal data alone are no part of p_any: their own threshold must hold them back.
-        clear = _joint(probability[fitting], without_apart(rows, ["pii"])[fitting], miss_rate)
-        pii = OUTPUTS.index("pii")
-        exposed = fitting & (rows.labels[:, pii] == 1)
-        own = calibration.clear_threshold(probability[exposed, pii], miss_rate)
         # Nothing is cleared that is likelier than not to violate, whatever a quantile says.
-        clear = [min(c, 0.5, own if k == pii else 1.0) for k, c in enumerate(clear)]
+        clear = [min(c, 0.5) for c in _joint(probability[fitting], rows.labels[fitting], miss_rate)]
         chosen = {
             name: {
                 "clear_below": clear[k],

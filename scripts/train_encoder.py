@@ -49,6 +49,7 @@ from torch.nn import functional
 from transformers import BertModel
 
 import training_data
+from assistant_cases import ASSISTANT_SLOTS
 from edgemod.encoder import Encoder, Head, reading, windows
 from edgemod.llama import Llama
 from edgemod.store import sha256
@@ -57,7 +58,9 @@ from make_encoder import source_folder
 from train_filter import join
 from training_data import (
     TrainingData,
+    concatenate,
     decorate,
+    frame,
     load_dev,
     load_hard_cases,
     load_train,
@@ -72,13 +75,19 @@ TEACHER: Final = len(OUTPUTS)
 
 STYLES: Final = {
     "prompts": "ailuminate_demo_prompts catqa certified_safety_prompts gptfuzz_prompts multijail "
-    "benign_banking77 benign_clinc150 questions",
-    "replies": "gptfuzz_responses diasafety",
+    "benign_banking77 benign_clinc150 questions requests framed tasks",
+    "replies": "gptfuzz_responses diasafety replies",
     "wiki": "context_toxicity jigsaw_wiki_binary jigsaw_wiki_multilabel",
     "forum": "archive weak_topics joined decorated edos online_misogyny toxic_spans_semeval",
     "messages": "sms_spam sms_smishing tg_spam presidio_synth_pii",
 }
 """Sets that share an offset; every other set has one of its own."""
+
+REQUESTS: Final = (*STYLES["prompts"].split()[:5], "benign_clinc150", "questions", "requests")
+"""Sets whose texts are put into frames."""
+
+UNUSUAL: Final = ("threat_violence", "self_harm", "spam_scam", "illicit", "pii")
+"""What an archive of posts hardly ever holds."""
 
 DEV: Final = (
     ("surge_toxicity", "toxic"),
@@ -135,9 +144,16 @@ def pools(data: Path, config: dict[str, Any]) -> Pool:
     parts.append((joined, _targets(joined)))
     decorated = decorate(labelled, config["decorated"], config["seed"])
     parts.append((decorated, _targets(decorated)))
-    parts += [_archive(data, rng, config["archive"]), _questions(data, config["questions"])]
+    parts += [
+        _archive(data, rng, config["archive"]),
+        _tasks(data, rng, config["tasks"]),
+        _questions(data, config["questions"]),
+    ]
     hard = load_hard_cases(config["hard_cases"], config["seed"])
     parts.append((hard, _targets(hard)))
+    asked = concatenate([labelled, parts[-2][0], hard])
+    framed = frame(asked, REQUESTS, config["framed"], config["seed"])
+    parts.append((framed, _targets(framed)))
 
     texts = [text for part, _ in parts for text in part.texts]
     targets = np.concatenate([t for _, t in parts])
@@ -148,7 +164,7 @@ def pools(data: Path, config: dict[str, Any]) -> Pool:
     importance = _importance(targets, draw, names, config["rare"])
     opinion = np.asarray(predict_prob(texts), np.float32)
     targets[:, TEACHER], importance[:, TEACHER] = opinion, config["teacher"]
-    is_archive = names == "archive"
+    is_archive = np.isin(names, ("archive", "tasks"))
     targets[is_archive, OUTPUTS.index("toxic")] = opinion[is_archive].clip(0.02, 0.98)
     targets[is_archive, OUTPUTS.index(ANY)] = opinion[is_archive].clip(0.04, 0.96)
     styles = {one: style for style, sets in STYLES.items() for one in sets.split()}
@@ -175,7 +191,7 @@ def _importance(
     negative = ((targets < 0.5) & known).T @ draw
     more = np.clip(negative / np.maximum(positive, 1.0), 1.0, None) ** rare
     importance = np.where(targets >= 0.5, more, 1.0) * known
-    weak = np.char.startswith(names, "reddit/") | np.isin(names, ("archive", "questions"))
+    weak = np.char.startswith(names, "reddit/") | np.isin(names, ("archive", "tasks", "questions"))
     importance[weak] *= 0.5
     return importance.astype(np.float32)
 
@@ -192,8 +208,20 @@ def _archive(data: Path, rng: np.random.Generator, rows: int) -> tuple[TrainingD
     """Archive posts, presumed not to be what an archive of posts hardly ever holds."""
     table = _ordinary(data)
     chosen = np.sort(rng.choice(table.num_rows, rows, replace=False))
-    labels = dict.fromkeys(("threat_violence", "self_harm", "spam_scam", "illicit", "pii"), 0)
+    labels = dict.fromkeys(UNUSUAL, 0)
     return _unlabelled(training_data.posts(table.take(pa.array(chosen))), labels, "archive")
+
+
+def _tasks(data: Path, rng: np.random.Generator, rows: int) -> tuple[TrainingData, Floats]:
+    """Archive posts behind an instruction, as people hand texts to an assistant."""
+    texts, labels = _archive(data, rng, rows)[0].texts, dict.fromkeys(UNUSUAL, 0)
+    tasks = rng.choice(ASSISTANT_SLOTS["task"].split("|"), len(texts))
+    marks = rng.choice(("{task}: {text}", "{task}.\n\n{text}", "{text}\n\n{task}."), len(texts))
+    framed = [
+        str(mark).format(task=task, text=text)
+        for mark, task, text in zip(marks, tasks, texts, strict=True)
+    ]
+    return _unlabelled(framed, labels, "tasks")
 
 
 def _questions(data: Path, rows: int) -> tuple[TrainingData, Floats]:
@@ -202,7 +230,7 @@ def _questions(data: Path, rows: int) -> tuple[TrainingData, Floats]:
     ask += r"(can|do)|why (do|is|are)|should i|explain|tell me|eli5)\b"
     titles = _ordinary(data)["title"]
     titles = titles.filter(pa.compute.match_substring_regex(titles, ask)).to_pylist()
-    labels = dict.fromkeys(("threat_violence", "self_harm", "spam_scam", "illicit", "pii", ANY), 0)
+    labels = dict.fromkeys((*UNUSUAL, ANY), 0)
     return _unlabelled(titles[:rows], labels, "questions")
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,7 +30,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+import assistant_cases
 import hard_cases
+from assistant_cases import ASSISTANT_SLOTS
 from edgemod.calibration import APART
 from edgemod.words import ANY, CATEGORIES, OUTPUTS
 
@@ -280,16 +282,50 @@ def without_apart(data: TrainingData, apart: Sequence[str] = APART) -> npt.NDArr
 
 
 def load_hard_cases(per_pattern: int, seed: int) -> TrainingData:
-    """The hand-written patterns of hard_cases.py, filled."""
-    texts, labels = zip(*hard_cases.cases(per_pattern, seed), strict=True)
+    """The hand-written patterns of hard_cases.py and assistant_cases.py, filled."""
+    return concatenate(
+        [
+            _filled("hard_cases", hard_cases.PATTERNS, hard_cases.SLOTS, per_pattern, seed),
+            _filled("requests", assistant_cases.REQUESTS, ASSISTANT_SLOTS, per_pattern, seed),
+            _filled("replies", assistant_cases.REPLIES, ASSISTANT_SLOTS, per_pattern, seed),
+        ]
+    )
+
+
+def _filled(
+    name: str, patterns: hard_cases.Patterns, slots: Mapping[str, str], per_pattern: int, seed: int
+) -> TrainingData:
+    texts, labels = zip(*hard_cases.cases(patterns, slots, per_pattern, seed), strict=True)
     rows = [[one.get(output, -1) for output in OUTPUTS] for one in labels]
     return TrainingData(
         list(texts),
         np.array(rows, np.int8),
-        np.full(len(texts), "hard_cases"),
+        np.full(len(texts), name),
         np.ones(len(texts), np.float32),
         np.zeros(len(texts), bool),
     )
+
+
+def frame(data: TrainingData, sets: Sequence[str], count: int, seed: int) -> TrainingData:
+    """Requests of ``sets`` with what people put around a request; as many harmful as harmless.
+
+    Labels stay. A frame around requests of one kind only would stand in for the label.
+    """
+    random = np.random.default_rng(seed)
+    usable = np.isin(data.sets, sets)
+    chosen = []
+    for label in (0, 1):
+        rows = np.flatnonzero(usable & (data.labels[:, -1] == label))
+        weight = data.weights[rows] / data.weights[rows].sum()
+        chosen.append(random.choice(rows, count // 2, p=weight))
+    part = data.take(np.concatenate(chosen))
+    for i, text in enumerate(part.texts):
+        for _ in range(random.integers(1, 3)):
+            text = random.choice(assistant_cases.FRAMES).replace("{text}", text)
+        part.texts[i] = str(text)
+    part.sets[:] = "framed"
+    part.weights[:] = 1.0
+    return part
 
 
 _EVERYDAY: Final = """

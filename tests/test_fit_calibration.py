@@ -82,6 +82,11 @@ def test_any_joins_what_models_learn_apart() -> None:
     scores = np.full((1, K), -50.0, np.float32)
     assert fit_calibration._table(maps).probabilities(scores, None)[0, -1] < 1e-6
     scores[0, OUTPUTS.index("spam_scam")] = 0.0
+    p = fit_calibration._table(maps).probabilities(scores, None)
+    assert p[0, -1] == np.float32(0.5)
     scores[0, OUTPUTS.index("pii")] = 0.0
     p = fit_calibration._table(maps).probabilities(scores, None)
-    assert p[0, -1] == np.float32(0.5)  # personal data are no part of it
+    assert p[0, -1] == np.float32(0.75)
+    scores[0, OUTPUTS.index("spam_scam")] = np.nan  # a model that was not asked about it
+    p = fit_calibration._table(maps).probabilities(scores, None)
+    assert p[0, -1] == np.float32(0.5)

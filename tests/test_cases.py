@@ -1,0 +1,56 @@
+"""The hand-written training texts: every slot is filled, and no text has two answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import assistant_cases
+import hard_cases
+import training_data
+from edgemod.words import OUTPUTS
+
+ALL = (
+    (hard_cases.PATTERNS, hard_cases.SLOTS),
+    (assistant_cases.REQUESTS, assistant_cases.ASSISTANT_SLOTS),
+    (assistant_cases.REPLIES, assistant_cases.ASSISTANT_SLOTS),
+)
+
+
+def test_cases_are_filled_and_never_contradict_each_other() -> None:
+    answers: dict[str, dict[str, int]] = {}
+    for patterns, slots in ALL:
+        for text, labels in hard_cases.cases(patterns, slots, 30, seed=4):
+            assert "{" not in text
+            assert "}" not in text
+            known = {name: label for name, label in labels.items() if label >= 0}
+            assert set(known) <= set(OUTPUTS)
+            before = answers.setdefault(text.casefold(), known)
+            assert all(known.get(name, label) == label for name, label in before.items())
+    assert len(answers) > 4000
+
+
+@pytest.mark.parametrize(("patterns", "slots"), ALL)
+def test_each_style_has_harmless_and_violating_texts(
+    patterns: hard_cases.Patterns, slots: dict[str, str]
+) -> None:
+    found = {labels.get("any") for _, labels in hard_cases.cases(patterns, slots, 2, seed=1)}
+    assert {0, 1} <= found
+
+
+def test_frames_go_around_a_request_and_keep_its_labels() -> None:
+    cases = training_data.load_hard_cases(5, seed=2)
+    framed = training_data.frame(cases, ["requests"], 400, seed=3)
+    requests = cases.take(cases.sets == "requests")
+    by_text = dict(zip(requests.texts, requests.labels, strict=True))
+    for text, labels in zip(framed.texts, framed.labels, strict=True):
+        inner = max((one for one in by_text if one in text), key=len)
+        assert len(text) > len(inner)
+        assert (labels == by_text[inner]).all()
+    # As many of each kind, so that a frame says nothing about what is in it.
+    assert (framed.labels[:, -1] == 1).sum() == (framed.labels[:, -1] == 0).sum() == 200
+    assert set(framed.sets) == {"framed"}
+    assert not framed.holdout.any()
+    again = training_data.frame(cases, ["requests"], 400, seed=3)
+    assert again.texts == framed.texts
+    assert np.array_equal(again.labels, framed.labels)

@@ -414,17 +414,27 @@ def write(network: Network, folder: Path, build: Path, config: dict[str, Any]) -
             shutil.copyfile(folder / name, build / name)
     tensors = {n: t.detach().numpy() for n, t in network.encoder.state_dict().items()}
     save_file({n: np.ascontiguousarray(t) for n, t in tensors.items()}, build / "model.safetensors")
-    first, last = network.head[0], network.head[-1]
-    np.savez(
-        build / "head.npz",
-        **{
-            "hidden.weight": first.weight.detach().numpy(),
-            "hidden.bias": first.bias.detach().numpy(),
-            "output.weight": last.weight.detach().numpy(),
-            "output.bias": last.bias.detach().numpy(),
-        },
-    )
+    np.savez(build / "head.npz", **head_of(network, config["opinion"]))
     (build / "config.edgemod.json").write_text(json.dumps(config, indent=1))
+
+
+def head_of(network: Network, opinion: dict[str, float]) -> dict[str, Floats]:
+    """The head's tensors, with some of the other classifier's log-odds t added to some outputs.
+
+    Two more rectified units carry t, since relu(t) - relu(-t) = t. ``opinion``: the share of t
+    that an output takes.
+    """
+    weights = [network.head[0], network.head[-1], network.teacher]
+    (hidden, a), (output, b), (other, c) = (
+        (layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in weights
+    )
+    share = np.array([[opinion.get(name, 0.0)] for name in OUTPUTS], np.float32)
+    return {
+        "hidden.weight": np.concatenate((hidden, other, -other)),
+        "hidden.bias": np.concatenate((a, c, -c)),
+        "output.weight": np.concatenate((output, share, -share), axis=1),
+        "output.bias": b,
+    }
 
 
 # -- what came of it ---------------------------------------------------------------------------

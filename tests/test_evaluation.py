@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 import edgemod
+import scoreboard
 from edgemod.errors import InputError, ModelError
 from edgemod.evaluation import Evaluation, Measured, assess, measure, open_triager
 from edgemod.labels import read_labels
@@ -21,6 +23,7 @@ from edgemod.triager import Triager
 from edgemod.words import OUTPUTS, Verdict
 from samples import HARSH, sentences
 from test_cli import run
+from training_data import TrainingData
 
 K = len(OUTPUTS)
 TEXT = Columns(("text",), None, None, None, None, None, None, ())
@@ -307,3 +310,49 @@ def test_command_refuses_labels_without_quoting_them(tmp_path: Path) -> None:
     assert "column 'toxic' is string" in told.stderr
     assert "secret" not in told.stderr
     assert run("evaluate").returncode == 2
+
+
+# -- the scoreboard ----------------------------------------------------------------------------
+
+
+def test_labels_on_the_scoreboard() -> None:
+    def names(*rows: dict[str, int]) -> list[str]:
+        labels = np.array([[row.get(name, -1) for name in OUTPUTS] for row in rows], np.int8)
+        texts = ["a"] * len(rows)
+        part = TrainingData(
+            texts,
+            labels,
+            np.array(texts),
+            np.ones(len(rows), np.float32),
+            np.zeros(len(rows), bool),
+        )
+        return [*scoreboard.labels_of(part)]
+
+    assert names({"hate": 1, "any": 1}, {"hate": 0, "any": 0}) == ["hate"]
+    assert names({"hate": 1, "any": 1}, {"hate": 0}) == ["hate"]
+    assert names({"hate": 1, "any": 1}, {"hate": 0, "any": 1}) == ["hate", "any"]
+    assert names(dict.fromkeys(OUTPUTS, 0)) == ["any"]
+    assert names({"illicit": 0, "any": 1}, {"any": 0}) == ["any"]
+
+
+def test_scoreboard_writes_a_page_and_keeps_scores(tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    texts = [*sentences(30), ""]
+    write(tmp_path / "dev" / "mixed.parquet", text=texts, toxic=[*harsh(texts[:-1]), 0])
+    write(tmp_path / "dev" / "benign.parquet", text=texts[:5], presumed_benign=[1] * 5)
+    pages = []
+    for _ in range(2):
+        told = CliRunner().invoke(
+            scoreboard.main,
+            [str(tmp_path), "-o", str(tmp_path / "page.md"), "--rows", "30", "--bootstrap", "20",
+             "--jobs", "1", "--peers", "--cache", str(tmp_path / "cache")],
+        )  # fmt: skip
+        assert told.exit_code == 0, told.output
+        pages.append((tmp_path / "page.md").read_text())
+        assert len([*(tmp_path / "cache").iterdir()]) == 2
+    assert pages[0] == pages[1]
+    rows = [line.split(" | ") for line in pages[0].splitlines() if line.startswith("| mixed")]
+    assert [row[1] for row in rows] == ["toxic", "toxic"]
+    assert len(rows[0]) == 4 + 6 + 1
+    assert [line for line in pages[0].splitlines() if line.startswith("| benign | any | 0 | - ")]
+    assert not any(text in pages[0] for text in texts[:-1])

@@ -6,6 +6,7 @@ VENV    ?= .venv
 BIN     := $(VENV)/bin
 OUT     ?= out
 INPUT   ?=
+DATA    ?=
 ARGS    ?=
 
 # llama.cpp without what edgemod never calls: no servers, tools, network or images, and no
@@ -15,7 +16,7 @@ export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DGGML_OPENMP=OFF -DLLAMA_OPENSSL=OFF \
 	-DLLAMA_BUILD_SERVER=OFF
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc)
 
-.PHONY: help setup demo triage test lint format type bench docs clean
+.PHONY: help setup demo triage test lint format type bench scoreboard docs clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -68,6 +69,10 @@ type: $(VENV)/.dev  ## mypy --strict
 
 bench: $(VENV)/.bench  ## benchmarks and comparisons with peers
 	$(BIN)/python -m pytest bench $(ARGS)
+
+scoreboard: $(VENV)/.bench  ## measure on labelled sets: make scoreboard DATA=folder-with-dev/
+	$(if $(DATA),,$(error say where the sets are: make scoreboard DATA=folder))
+	$(BIN)/python scripts/scoreboard.py "$(DATA)" --peers $(ARGS)
 
 docs: $(VENV)/.dev  ## write the command pages from --help
 	$(BIN)/python scripts/make_docs.py

@@ -19,10 +19,12 @@ _HOME = {
     "CATEGORIES": "words",
     "OUTPUTS": "words",
     "EdgemodError": "errors",
+    "Evaluation": "evaluation",
     "Policy": "policy",
     "RunReport": "report",
     "Score": "scoring",
     "Triager": "triager",
+    "evaluate": "evaluation",
     "filter_scores": "scoring",
     "load_policy": "policy",
     "score": "scoring",
@@ -33,11 +35,13 @@ __all__ = [
     "CATEGORIES",
     "OUTPUTS",
     "EdgemodError",
+    "Evaluation",
     "Policy",
     "RunReport",
     "Score",
     "Triager",
     "__version__",
+    "evaluate",
     "filter_scores",
     "load_policy",
     "score",
@@ -46,6 +50,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from edgemod.errors import EdgemodError
+    from edgemod.evaluation import Evaluation, evaluate
     from edgemod.pipeline import triage
     from edgemod.policy import Policy, load_policy
     from edgemod.report import RunReport

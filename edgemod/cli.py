@@ -397,6 +397,90 @@ def score(
             first += len(batch)
 
 
+# -- evaluate ----------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("data", nargs=-1, required=True, metavar="DATA...")
+@_with_text
+@click.option(
+    "--label-columns",
+    "labels",
+    metavar="A,B,...",
+    help="Columns of labels, named after categories, or any, or unsafe. Default: all there are.",
+)
+@click.option(
+    "--stage",
+    "stages",
+    type=click.Choice(["filter", "model", "cascade"]),
+    multiple=True,
+    default=["cascade"],
+    show_default=True,
+    help="Whose probabilities to evaluate; repeat for several. Verdicts are the cascade's.",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(1),
+    metavar="N",
+    help="At most N labelled records of each file, a random sample. Default: all.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Seed of the sample and of the bootstrap.",
+)
+@click.option(
+    "--bootstrap",
+    "resamples",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Resamples for the intervals of areas.",
+)
+@_with_models
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 512),
+    metavar="N",
+    help="Threads, each with its own models. Default: one for each usable core.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def evaluate(
+    data: tuple[str, ...],
+    labels: str | None,
+    model: str,
+    workers: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Measure decisions against labels: how well each category is ranked, and what is decided.
+
+    DATA is a Parquet file, a folder of them or a glob. A label column holds 1 (violates), 0 (does
+    not) and null (unknown, left out). For every file and label: areas under the precision-recall
+    and the ROC curve, and the shares of violating and of harmless records that are cleared,
+    flagged and sent to review, all with 95 % intervals.
+    """
+    from edgemod import evaluation, pipeline, screen
+
+    found = evaluation.evaluate(
+        data,
+        labels=None if labels is None else [name.strip() for name in labels.split(",")],
+        model=None if model == "none" else model,
+        workers=workers or pipeline.usable_cores(),
+        on_notice=lambda notice: click.echo(screen.printable(notice), err=True),
+        **options,
+    )
+    if as_json:
+        rows = [dataclasses.asdict(line) for line in found]
+        click.echo(json.dumps({"evaluations": rows}, indent=2))
+    else:
+        screen.evaluations(found)
+
+
 # -- inspect -----------------------------------------------------------------------------------
 
 

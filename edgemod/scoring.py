@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Final, Literal, TypeVar
+from types import TracebackType
+from typing import Final, Literal, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from edgemod.filter import Filter
 from edgemod.formats import Rows
 from edgemod.parts import replacing
 from edgemod.policy import load_policy
+from edgemod.records import Columns
 from edgemod.sources import Source
 from edgemod.triager import PROBABILITIES, Triager
 from edgemod.words import OUTPUTS
@@ -162,31 +164,26 @@ def score_file(
     layout = _layout(source, fields)
     with_model = model if stage != "filter" else None
     rows = unreadable = 0
-    with ExitStack() as stack:
-        idle: SimpleQueue[Triager] = SimpleQueue()
-        for _ in range(workers):
-            idle.put(Triager(policy, with_model, calibration=calibration))
 
-        def scored(run: Rows) -> tuple[pa.RecordBatch, int]:
-            triager = idle.get()
-            try:
-                limit = triager.policy.max_text_bytes
-                chunk = records.chunk_of(run, columns, max_text_bytes=limit)
-                matrix = triager.probabilities(chunk, stage)
-            finally:
-                idle.put(triager)
-            lost = run.count if run.batch is None else 0
-            return _with_probabilities(run, fields, matrix, layout), lost
+    def scored(triager: Triager, run: Rows) -> tuple[pa.RecordBatch, int]:
+        limit = triager.policy.max_text_bytes
+        chunk = records.chunk_of(run, columns, max_text_bytes=limit)
+        matrix = triager.probabilities(chunk, stage)
+        lost = run.count if run.batch is None else 0
+        return _with_probabilities(run, fields, matrix, layout), lost
 
+    def opened() -> Triager:
+        return Triager(policy, with_model, calibration=calibration)
+
+    with Threads(opened, workers) as threads, ExitStack() as stack:
         temporary = stack.enter_context(replacing(out))
         writer = stack.enter_context(pq.ParquetWriter(temporary, layout, compression="zstd"))
-        pool = ThreadPoolExecutor(workers)
-        stack.callback(pool.shutdown, cancel_futures=True)
+        stack.callback(threads.stop)
         units = formats.rows(source, fields.names)
         if stage != "filter":  # which needs no more than a moment for a whole run
-            units = _units(units)
+            units = in_units(units)
         held: list[pa.RecordBatch] = []
-        for batch, lost in _in_order(pool, scored, units, workers):
+        for batch, lost in threads.map(scored, units):
             rows += batch.num_rows
             unreadable += lost
             held.append(batch)
@@ -195,17 +192,16 @@ def score_file(
                 held = []
         if held:
             writer.write_table(pa.Table.from_batches(held))
-    # Not after an error: a thread that an interrupt met as it started is not waited for, and may
-    # still use its models. They are freed with it.
-    while not idle.empty():
-        idle.get().close()
-    # It also says which ids and times were guessed, which a score does not read.
+    return ScoredFile(rows, unreadable, text_notices(columns))
+
+
+def text_notices(columns: Columns) -> tuple[str, ...]:
+    """What was guessed about the text; a score does not read ids and times."""
     about_text = ("text column", "conversation column")
-    notices = tuple(notice for notice in columns.notices if notice.startswith(about_text))
-    return ScoredFile(rows, unreadable, notices)
+    return tuple(notice for notice in columns.notices if notice.startswith(about_text))
 
 
-def _units(runs: Iterable[Rows]) -> Iterator[Rows]:
+def in_units(runs: Iterable[Rows]) -> Iterator[Rows]:
     """Cut runs into what a language model scores at a time."""
     for run in runs:
         size = UNIT_ROWS
@@ -271,17 +267,48 @@ def _restored(column: pa.Array, field: pa.Field, source: Source) -> pa.Array:
         ) from error
 
 
-def _in_order(
-    pool: ThreadPoolExecutor,
-    function: Callable[[Rows], T],
-    items: Iterable[Rows],
-    ahead: int,
-) -> Iterator[T]:
-    """``map`` that keeps at most ``ahead`` + 1 items in memory."""
-    waiting: deque[Future[T]] = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > ahead:
+class Threads:
+    """``count`` threads, each with a triager of its own while it works; a context."""
+
+    def __init__(self, opened: Callable[[], Triager], count: int) -> None:
+        self._idle: SimpleQueue[Triager] = SimpleQueue()
+        for _ in range(count):
+            self._idle.put(opened())
+        self._pool = ThreadPoolExecutor(count)
+        self._count = count
+
+    def map(self, function: Callable[[Triager, Rows], T], items: Iterable[Rows]) -> Iterator[T]:
+        """``function`` of each item, in order; at most ``count`` + 1 items are in memory."""
+        waiting: deque[Future[T]] = deque()
+        for item in items:
+            waiting.append(self._pool.submit(self._lend, function, item))
+            if len(waiting) > self._count:
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+
+    def stop(self) -> None:
+        """Wait for what has been begun, and begin nothing more."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _lend(self, function: Callable[[Triager, Rows], T], item: Rows) -> T:
+        triager = self._idle.get()
+        try:
+            return function(triager, item)
+        finally:
+            self._idle.put(triager)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        # Not after an error: a thread that an interrupt met as it started is not waited for, and
+        # may still use its models. They are freed with it.
+        while kind is None and not self._idle.empty():
+            self._idle.get().close()

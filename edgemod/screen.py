@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,9 @@ from edgemod.words import OUTPUTS
 if TYPE_CHECKING:
     from edgemod import pipeline
     from edgemod.checkup import Finding
+    from edgemod.evaluation import Evaluation
     from edgemod.inspection import Inspection
+    from edgemod.metrics import Estimate
     from edgemod.policy import Policy, Thresholds
     from edgemod.report import RunReport
     from edgemod.scoring import Score
@@ -150,6 +153,47 @@ def scores(answers: Sequence[Score], first: int = 0) -> None:
             console.print(f"fired: {_shown(fired)}")
 
 
+def evaluations(found: Sequence[Evaluation]) -> None:
+    """What an evaluation found, file by file, on stdout."""
+    console = _Console()
+    for file, of_file in itertools.groupby(found, lambda line: line.file):
+        lines = [*of_file]
+        console.print(f"[bold]{_shown(file)}[/]")
+        areas = _table("label", "stage", "ranked by", "violating", "AUPRC", "AUROC")
+        shares = _table("label", "records", "truly", "clear", "flag", "review")
+        unscored = 0
+        for line in lines:
+            for rank in line.rankings:
+                unscored = max(unscored, rank.unscored)
+                violating = f"{rank.positives:,} of {rank.n:,}"
+                areas.add_row(
+                    line.label,
+                    rank.stage,
+                    rank.probability,
+                    violating,
+                    _area(rank.auprc),
+                    _area(rank.auroc),
+                )
+            for truly, part in (("violating", line.violating), ("harmless", line.harmless)):
+                if part and part.n:
+                    decided = (part.clear, part.flag, part.review)
+                    shares.add_row(line.label, f"{part.n:,}", truly, *map(_percent, decided))
+        console.print(areas)
+        if shares.row_count:
+            console.print(shares)
+        if unscored:
+            console.print(f"not scored, and not in the areas: {unscored:,}", style="yellow")
+    console.print("in brackets: 95 % intervals", style="dim")
+
+
+def _area(area: Estimate | None) -> str:
+    return f"{area.value:.3f} ({area.low:.2f}-{area.high:.2f})" if area else "-"
+
+
+def _percent(share: Estimate | None) -> str:
+    return f"{share.value:.1%} ({100 * share.low:.0f}-{100 * share.high:.0f})" if share else "-"
+
+
 def inspection(found: Inspection) -> None:
     """What a file holds, on stdout."""
     console = _Console()
@@ -255,6 +299,12 @@ def _table(*columns: str) -> Table:
             "terms",
             "allowed",
             "severity",
+            "violating",
+            "AUPRC",
+            "AUROC",
+            "clear",
+            "flag",
+            "review",
         }
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     return table

@@ -270,9 +270,7 @@ class Triager:
         triager was made without one.
         """
         if stage == "cascade":
-            decisions, _ = self.triage_chunk(chunk)
-            columns = [decisions[p].to_numpy(zero_copy_only=False) for p in PROBABILITIES]
-            return np.column_stack(columns).astype(np.float32, copy=False)
+            return probabilities_of(self.triage_chunk(chunk)[0])
         status = np.array(chunk.texts["status"], np.int8)
         rows = np.flatnonzero(status == Status.ok)
         of_texts = np.full((len(status), len(OUTPUTS)), np.nan, np.float32)
@@ -289,6 +287,12 @@ class Triager:
         owner = np.array(chunk.texts["record"], np.int32)
         starts = np.searchsorted(owner, np.arange(chunk.records.num_rows))
         return np.fmax.reduceat(of_texts, starts, axis=0) if len(starts) else of_texts
+
+
+def probabilities_of(decisions: pa.RecordBatch) -> FloatMatrix:
+    """The ``p_*`` columns of decisions, float32 (n, K); NaN where null."""
+    columns = [decisions[p].to_numpy(zero_copy_only=False) for p in PROBABILITIES]
+    return np.column_stack(columns).astype(np.float32, copy=False)
 
 
 def default_calibration() -> Path:

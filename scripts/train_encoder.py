@@ -42,7 +42,6 @@ import torch
 from numpy.typing import NDArray
 from profanity_check import predict_prob
 from safetensors.numpy import save_file
-from sklearn.metrics import average_precision_score
 from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
@@ -52,6 +51,7 @@ import training_data
 from assistant_cases import ASSISTANT_SLOTS
 from edgemod.encoder import Encoder, Head, reading, windows
 from edgemod.llama import Llama
+from edgemod.metrics import by_output
 from edgemod.store import sha256
 from edgemod.words import ANY, OUTPUTS
 from make_encoder import source_folder
@@ -458,17 +458,6 @@ def bind(build: Path, gguf: Path, output: Path) -> None:
     output.chmod(0o644)
 
 
-def auprc(scores: Floats, labels: NDArray[np.int8]) -> dict[str, float]:
-    """Area under the precision-recall curve of each output that has labels of both kinds."""
-    result = {}
-    for k, name in enumerate(OUTPUTS):
-        known = (labels[:, k] >= 0) & np.isfinite(scores[:, k])
-        truth = labels[known, k]
-        if 0 < truth.sum() < len(truth):
-            result[name] = float(average_precision_score(truth, scores[known, k]))
-    return result
-
-
 def report(data: Path, build: Path, gguf: Path, head: Path, most: int) -> None:
     """AUPRC of whole texts, scored as edgemod scores them, on up to ``most`` rows a set."""
     encoder = Encoder(Llama(gguf), Head.load(head), name="trained", fingerprint="")
@@ -479,7 +468,7 @@ def report(data: Path, build: Path, gguf: Path, head: Path, most: int) -> None:
         rows = sets[name]
         if len(rows.texts) > most:
             rows = rows.take(np.random.default_rng(1).permutation(len(rows.texts))[:most])
-        found = auprc(encoder.score(rows.arrow()).scores, rows.labels)
+        found = by_output(rows.labels, encoder.score(rows.arrow()).scores)
         figures = {k: round(v, 4) for k, v in found.items() if output in (None, k)}
         log(build, set=name, rows=len(rows.texts), auprc=figures)
     encoder.close()

@@ -30,6 +30,7 @@ from edgemod import features
 from edgemod.calibration import sigmoid
 from edgemod.filter import Filter, to_bytes
 from edgemod.kernels import ngrams
+from edgemod.metrics import by_output
 from edgemod.words import ANY, OUTPUTS
 from model_scores import model_scores
 from training_data import TrainingData, in_holdout, is_weak, without_apart
@@ -321,28 +322,6 @@ def normal_form() -> str:
     return hashlib.sha256(data.tobytes()).hexdigest()
 
 
-def area(truth: npt.NDArray[np.int8], scores: Floats) -> float:
-    """Area under the precision-recall curve as average precision; equal scores are one step."""
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(truth[order] == 1)
-    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))
-    recalled = np.diff(hits[ends], prepend=0) / hits[-1]
-    return float(np.sum(recalled * hits[ends] / (ends + 1)))
-
-
-def average_precision(
-    labels: npt.NDArray[np.int8], scores: Floats, rows: npt.NDArray[np.bool_] | slice = slice(None)
-) -> dict[str, float]:
-    """AUPRC of every output that has both answers among the rows."""
-    result = {}
-    for k, output in enumerate(OUTPUTS):
-        known = labels[rows, k] >= 0
-        truth = labels[rows, k][known]
-        if len(set(truth.tolist())) == 2:
-            result[output] = area(truth, scores[rows, k][known])
-    return result
-
-
 def thresholds(labels: npt.NDArray[np.int8], scores: Floats, missed: float = 0.02) -> Floats:
     """The score below which the share ``missed`` of an output's positives fall, (K,)."""
     found = [scores[labels[:, k] == 1, k] for k in range(len(OUTPUTS))]
@@ -368,22 +347,22 @@ def report(loaded: Filter, data: Path, held: TrainingData) -> None:
     weak = is_weak(held)
     limits = thresholds(held.labels[~weak], scores[~weak])
     print("\nholdout: AUPRC, and share of negatives below the score that 2 % of positives miss")
-    precision = average_precision(held.labels, scores, ~weak)
+    precision = by_output(held.labels[~weak], scores[~weak])
     for k, output in enumerate(OUTPUTS):
         negative = ~weak & (held.labels[:, k] == 0)
         positives = int(np.sum(~weak & (held.labels[:, k] == 1)))
         cleared = np.mean(scores[negative, k] < limits[k])
         print(f"  {output:16} {precision[output]:.3f}  {cleared:6.1%}  ({positives} positives)")
     long = ~weak & np.array([len(text) > 1000 for text in held.texts])
-    figures = average_precision(held.labels, scores, long)
+    figures = by_output(held.labels[long], scores[long])
     print(f"texts over 1,000 characters ({long.sum()}): " + _line(figures))
-    print("weak topics: " + _line(average_precision(held.labels, scores, weak)))
+    print("weak topics: " + _line(by_output(held.labels[weak], scores[weak])))
 
     print("\ndevelopment sets, AUPRC")
     sets = training_data.load_dev(data)
     for name, output in DEV:
         dev = sets[name]
-        figures = average_precision(dev.labels, loaded.scores(normalise(dev.arrow())))
+        figures = by_output(dev.labels, loaded.scores(normalise(dev.arrow())))
         base = np.mean(dev.labels[dev.labels[:, OUTPUTS.index(output)] >= 0, OUTPUTS.index(output)])
         print(f"  {name:28} {output:10} {figures[output]:.3f}  (base rate {base:.3f})")
 
@@ -436,8 +415,8 @@ def main() -> None:
     steps, scale = quantize(weights)
     held_grams = find_grams(held.arrow())
     real = ~is_weak(held)
-    exact = average_precision(
-        held.labels, predict(held_grams.found, held_grams.starts, weights, bias), real
+    exact = by_output(
+        held.labels[real], predict(held_grams.found, held_grams.starts, weights, bias)[real]
     )
     training = {
         "normal_form": normal_form(),
@@ -448,7 +427,7 @@ def main() -> None:
     }
     arguments.output.write_bytes(to_bytes(steps, scale, bias, training))
     loaded = Filter.load(arguments.output)
-    rounded = average_precision(held.labels, loaded.scores(normalise(held.arrow())), real)
+    rounded = by_output(held.labels[real], loaded.scores(normalise(held.arrow()))[real])
     cost = max(exact[output] - rounded[output] for output in exact)
     print(f"\n{arguments.output}: {arguments.output.stat().st_size:,} bytes")
     print(f"rounding to int8 costs at most {cost:.4f} of AUPRC on the holdout")

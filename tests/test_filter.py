@@ -212,22 +212,6 @@ def test_rounding_moves_a_weight_by_half_a_step_at_most() -> None:
     assert np.abs(quantized).max(axis=0).tolist() == [127 if k != 2 else 0 for k in range(K)]
 
 
-@pytest.mark.parametrize(
-    ("truth", "scores", "expected"),
-    [
-        ([1, 1, 0, 0], [4, 3, 2, 1], 1.0),
-        ([0, 1, 0, 1], [4, 3, 2, 1], 0.5),
-        ([0, 1, 0, 1], [1, 1, 1, 1], 0.5),
-        ([1, 0, 1], [3, 2, 1], 0.5 + 0.5 * 2 / 3),
-    ],
-)
-def test_area_under_precision_and_recall(
-    truth: list[int], scores: list[float], expected: float
-) -> None:
-    area = train_filter.area(np.array(truth, np.int8), np.array(scores, np.float32))
-    assert area == pytest.approx(expected)
-
-
 def test_joined_texts_keep_what_is_known(toy_filter: Path) -> None:
     data = toy(50, seed=4)
     joined = train_filter.join(data, 20, seed=5)

@@ -1,0 +1,311 @@
+"""How good the decisions are on records that people labelled.
+
+A label is 1 (violates), 0 (does not) or unknown, written -1 here and null in files; a record
+counts for the labels that it has. Two questions are asked of each label:
+
+- Does a probability rank violating records above harmless ones? AUPRC and AUROC of the label's own
+  probability and of ``p_any``, for each stage asked for. They depend on no threshold.
+- What becomes of violating and of harmless records? The shares cleared, flagged and sent to review
+  by the whole cascade, rules included.
+
+metrics.py defines the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from edgemod import formats, records, scoring
+from edgemod.calibration import FloatMatrix
+from edgemod.formats import Rows
+from edgemod.labels import UNSAFE, read_labels
+from edgemod.metrics import Estimate, Labels, Scores, bootstrap, wilson
+from edgemod.model import Model, ModelScores
+from edgemod.policy import Policy
+from edgemod.records import Chunk
+from edgemod.scoring import StageName, Threads
+from edgemod.triager import Triager, probabilities_of
+from edgemod.words import ANY, OUTPUTS, Verdict
+
+STAGES: Final = ("filter", "model", "cascade")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How well one probability of one stage ranks the records of a label.
+
+    ``unscored`` records have no such probability and count in nothing else here. The areas are
+    None where violating or harmless records are missing.
+    """
+
+    stage: StageName
+    probability: str
+    n: int
+    positives: int
+    unscored: int
+    auprc: Estimate | None
+    auroc: Estimate | None
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What the cascade did with n records: shares, None where there are no records."""
+
+    n: int
+    clear: Estimate | None
+    flag: Estimate | None
+    review: Estimate | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One label of one file: ``n`` records that have it, ``positives`` of them violating.
+
+    ``violating`` and ``harmless`` are None unless the cascade was asked for. ``fingerprints`` are
+    those of policy, filter, model and calibration.
+    """
+
+    file: str
+    label: str
+    n: int
+    positives: int
+    rankings: tuple[Ranking, ...]
+    violating: Shares | None
+    harmless: Shares | None
+    fingerprints: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What n records were given: float32 (n, 10) by stage, NaN where not scored, and verdicts.
+
+    ``verdicts``: int8 (n,) of words.Verdict, None unless the cascade ran.
+    """
+
+    probabilities: dict[StageName, FloatMatrix]
+    verdicts: npt.NDArray[np.int8] | None
+
+
+# -- one file ----------------------------------------------------------------------------------
+
+
+def assess(
+    file: str,
+    labels: Mapping[str, Labels],
+    measured: Measured,
+    fingerprints: dict[str, str],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[Evaluation]:
+    """Evaluate every label, int8 (n,) of 1, 0 and -1, that some of the n records have.
+
+    Where nothing violates in the whole file, ``any`` is evaluated too: a record is harmless if it
+    is so by each label that it has.
+    """
+    columns = {name: column for name, column in labels.items() if (column >= 0).any()}
+    if columns and not {ANY, UNSAFE} & {*columns} and all((c <= 0).all() for c in columns.values()):
+        columns[ANY] = np.max([*columns.values()], axis=0)
+    return [
+        _evaluation(file, name, column, measured, fingerprints, resamples, seed)
+        for name, column in columns.items()
+    ]
+
+
+def _evaluation(
+    file: str,
+    name: str,
+    column: Labels,
+    measured: Measured,
+    fingerprints: dict[str, str],
+    resamples: int,
+    seed: int,
+) -> Evaluation:
+    own = ANY if name == UNSAFE else name
+    return Evaluation(
+        file=file,
+        label=name,
+        n=int((column >= 0).sum()),
+        positives=int((column == 1).sum()),
+        rankings=tuple(
+            _ranking(stage, output, column, p[:, OUTPUTS.index(output)], resamples, seed)
+            for stage, p in measured.probabilities.items()
+            for output in dict.fromkeys((own, ANY))
+        ),
+        violating=_shares(measured, column == 1),
+        harmless=_shares(measured, column == 0),
+        fingerprints=fingerprints,
+    )
+
+
+def _ranking(
+    stage: StageName, output: str, column: Labels, p: Scores, resamples: int, seed: int
+) -> Ranking:
+    known = column >= 0
+    scored = known & ~np.isnan(p)
+    n, positives = int(scored.sum()), int((column[scored] == 1).sum())
+    auprc = auroc = None
+    if 0 < positives < n:
+        auprc, auroc = bootstrap(column[scored], p[scored], resamples, seed)
+    return Ranking(stage, f"p_{output}", n, positives, int(known.sum()) - n, auprc, auroc)
+
+
+def _shares(measured: Measured, rows: npt.NDArray[np.bool_]) -> Shares | None:
+    if measured.verdicts is None:
+        return None
+    n, count = int(rows.sum()), np.bincount(measured.verdicts[rows], minlength=len(Verdict))
+    return Shares(n, **{v.name: wilson(int(count[v]), n) for v in Verdict})
+
+
+# -- running the models ------------------------------------------------------------------------
+
+
+class _Once:
+    """An encoder that keeps the last scores: a text that two stages ask about is read once.
+
+    Only an encoder: it scores each text alone, where a guard's scores depend on the batch.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.name, self.fingerprint = model.name, model.fingerprint
+        self.answers, self.kind, self.close = model.answers, model.kind, model.close
+        self._model, self._last = model, model.score(pa.array([], pa.large_string()), None)
+        self._row: dict[str, int] = {}
+
+    def score(
+        self, texts: pa.LargeStringArray, contexts: pa.LargeStringArray | None
+    ) -> ModelScores:
+        keys = texts.to_pylist()
+        if not {*keys} <= self._row.keys():
+            self._last = self._model.score(texts, contexts)
+            self._row = {key: row for row, key in enumerate(keys)}
+        rows = np.array([self._row[key] for key in keys], np.int64)
+        last = self._last
+        return ModelScores(last.scores[rows], last.windows[rows], last.tokens[rows])
+
+
+def open_triager(
+    policy: Policy | str | Path | None = None,
+    model: str | None = "default",
+    calibration: str | Path | None = None,
+) -> Triager:
+    """A triager whose language model reads a text once, however many stages ask; see Triager."""
+    triager = Triager(policy, model, calibration=calibration)
+    if triager.model is not None and triager.model.kind == "encoder":
+        triager.model = _Once(triager.model)
+    return triager
+
+
+def measure(triager: Triager, chunk: Chunk, stages: Sequence[StageName]) -> Measured:
+    """Score a chunk of flat records or conversations by each stage; the cascade decides them too.
+
+    Raises ModelError if ``model`` is asked of a triager without one.
+    """
+    probabilities: dict[StageName, FloatMatrix] = {}
+    verdicts = None
+    for stage in sorted(stages, key=STAGES.index):  # the model, which reads all, before the cascade
+        if stage == "cascade":
+            decisions, _ = triager.triage_chunk(chunk)
+            probabilities[stage] = probabilities_of(decisions)
+            words = decisions["verdict"].to_pylist()
+            verdicts = np.array([Verdict[word] for word in words], np.int8)
+        else:
+            probabilities[stage] = triager.probabilities(chunk, stage)
+    return Measured(probabilities, verdicts)
+
+
+def join(parts: Sequence[Measured]) -> Measured:
+    """Parts end to end; there is at least one."""
+    first = parts[0]
+    return Measured(
+        {s: np.concatenate([part.probabilities[s] for part in parts]) for s in first.probabilities},
+        None
+        if first.verdicts is None
+        else np.concatenate([part.verdicts for part in parts if part.verdicts is not None]),
+    )
+
+
+def evaluate(
+    inputs: str | Path | Sequence[str | Path],
+    *,
+    text: str | Sequence[str] = (),
+    labels: Sequence[str] | None = None,
+    stages: Sequence[StageName] = ("cascade",),
+    rows: int | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
+    policy: Policy | str | Path | None = None,
+    model: str | None = "default",
+    calibration: str | Path | None = None,
+    workers: int = 1,
+    on_notice: Callable[[str], None] | None = None,
+) -> list[Evaluation]:
+    """Evaluate the stages on labelled Parquet files, file by file and label by label.
+
+    ``inputs``: files, folders or globs. ``text``: the text column or several, guessed where not
+    given. ``labels``: columns named after categories, ``any`` or ``unsafe``, by default those that
+    a file has. ``rows``: at most so many labelled records of each file, a sample by ``seed``.
+    ``resamples`` of the bootstrap, at least 1. ``workers``: threads, each with its own models.
+    ``on_notice`` is told what was guessed. Labels of all files are checked before anything is
+    scored. Memory holds the labels of all files, and of one file probabilities and verdicts; texts
+    are read a few hundred records at a time.
+
+    Raises InputError for a file that is not Parquet, a text or label column that is missing, a
+    value that is not a label, and a file without a labelled record; ModelError if there is no
+    language model for the stage ``model``; PolicyError and CalibrationError as Triager does.
+    """
+    sources = records.discover([inputs] if isinstance(inputs, str | Path) else inputs)
+    columns = records.resolve_columns(sources, text=(text,) if isinstance(text, str) else text)
+    answers = {source: read_labels(source, labels) for source in sources}
+    if on_notice:
+        for notice in scoring.text_notices(columns):
+            on_notice(notice)
+
+    def measured(triager: Triager, run: Rows) -> tuple[Measured, dict[str, str]]:
+        limit = triager.policy.max_text_bytes
+        chunk = records.chunk_of(run, columns, max_text_bytes=limit)
+        return measure(triager, chunk, stages), triager.fingerprints()
+
+    chosen_model = None if {*stages} == {"filter"} else model
+    names = [name for name in (*columns.text, columns.conversation) if name]
+    found = []
+    with Threads(partial(open_triager, policy, chosen_model, calibration), workers) as threads:
+        for source, given in answers.items():
+            chosen = _chosen(given, rows, seed)
+            units = scoring.in_units(_only(formats.rows(source, names), chosen))
+            parts = [*threads.map(measured, units)]
+            found += assess(
+                source.path,
+                {name: column[chosen] for name, column in given.items()},
+                join([part for part, _ in parts]),
+                parts[0][1],
+                resamples=resamples,
+                seed=seed,
+            )
+    return found
+
+
+def _chosen(labels: Mapping[str, Labels], most: int | None, seed: int) -> npt.NDArray[np.int64]:
+    """Rows that have a label, or a sample of them, ascending."""
+    rows = np.flatnonzero(np.max([*labels.values()], axis=0) >= 0)
+    if most is None or len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
+def _only(runs: Iterable[Rows], chosen: npt.NDArray[np.int64]) -> Iterator[Rows]:
+    """The chosen rows of runs."""
+    for run in runs:
+        low, high = np.searchsorted(chosen, (run.first, run.first + run.count))
+        if low < high:
+            index = pa.array(chosen[low:high] - run.first)
+            batch = None if run.batch is None else run.batch.take(index)
+            yield replace(run, count=int(high - low), batch=batch)

@@ -1,0 +1,275 @@
+"""Evaluate the shipped models on every development set and write a page of the figures.
+
+    python scripts/scoreboard.py DATA [-o docs/scoreboard.md] [--cache FOLDER] [--peers]
+
+DATA is the folder with train/, dev/ and archive/; only dev/ is read, which nothing is trained or
+tuned on. The filter alone, the language model alone and the cascade are measured as `edgemod
+evaluate` does, but for the placeholders of publishers, which training_data.py replaces. Each set
+is scored once, by one of --jobs processes; all figures come from those scores. The language model
+reads every text, about 3.5 million tokens at 3,000 a second a core: 10 to 15 minutes on two idle
+cores, by estimate.
+
+--cache keeps the scores of each set under the fingerprints of policy, filter, model and calibration
+and the texts. It does not see changes in edgemod's code: empty it after one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from edgemod.evaluation import (
+    STAGES,
+    Evaluation,
+    Measured,
+    Shares,
+    assess,
+    join,
+    measure,
+    open_triager,
+)
+from edgemod.metrics import Estimate, bootstrap
+from edgemod.records import Columns, chunk_of
+from edgemod.triager import Triager
+from edgemod.words import ANY, OUTPUTS
+from training_data import TrainingData, load_dev
+
+PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "scoreboard.md"
+
+PEER: Final = "alt-profanity-check"
+
+SEED: Final = 0
+
+_SLICE: Final = 500
+_TEXT: Final = Columns(("text",), None, None, None, None, None, None, ())
+
+Opinions = dict[tuple[str, str], Estimate]
+"""The peer's AUPRC by set and label."""
+
+
+@click.command(help=__doc__)
+@click.argument("data", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=PAGE)
+@click.option("--rows", type=click.IntRange(1), help="At most N rows of each set, a sample.")
+@click.option("--bootstrap", "resamples", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--set", "sets", multiple=True, help="Only this set; repeat for several.")
+@click.option("--peers", is_flag=True, help=f"Measure {PEER}, too, where it is installed.")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
+@click.option("--cache", type=click.Path(path_type=Path, file_okay=False))
+def main(
+    data: Path,
+    out: Path,
+    rows: int | None,
+    resamples: int,
+    sets: tuple[str, ...],
+    peers: bool,
+    jobs: int,
+    cache: Path | None,
+) -> None:
+    """Score, evaluate and write."""
+    loaded = load_dev(data)
+    if unknown := {*sets} - {*loaded}:
+        raise click.UsageError(f"no such set: {', '.join(sorted(unknown))}")
+    chosen = {name: _sample(loaded[name], rows) for name in sets or loaded}
+    with open_triager() as triager:
+        fingerprints = triager.fingerprints()
+    with (
+        ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
+        click.progressbar(
+            pool.map(partial(measured, fingerprints, cache), chosen.values()),
+            length=len(chosen),
+            label="sets",
+        ) as answers,
+    ):
+        found = dict(zip(chosen, answers, strict=True))
+    lines: list[Evaluation] = []
+    opinions: Opinions = {}
+    for name, part in chosen.items():
+        labels, given = labels_of(part), found[name]
+        lines += assess(name, labels, given, fingerprints, resamples=resamples, seed=SEED)
+        if peers and (theirs := peer(part.texts)) is not None:
+            scored = ~np.isnan(given.probabilities["filter"][:, -1])
+            for label, column in labels.items():
+                known = scored & (column >= 0)
+                if len(np.unique(column[known])) == 2:
+                    area, _ = bootstrap(column[known], theirs[known], resamples, SEED)
+                    opinions[name, label] = area
+    out.write_text(page(lines, opinions if peers else None, fingerprints, rows, resamples))
+    click.echo(f"{len(chosen)} sets -> {out}")
+
+
+# -- sets and their scores ---------------------------------------------------------------------
+
+
+def _sample(data: TrainingData, rows: int | None) -> TrainingData:
+    """The rows of a set that have a label, or a sample of them."""
+    known = np.flatnonzero((data.labels >= 0).any(axis=1))
+    if rows is not None and len(known) > rows:
+        known = np.sort(np.random.default_rng(SEED).choice(known, rows, replace=False))
+    return data.take(known)
+
+
+def labels_of(data: TrainingData) -> dict[str, npt.NDArray[np.int8]]:
+    """The labels to have a line: categories that some row violates, and ``any`` beside them.
+
+    ``any`` is left out where it only repeats what the rows of one category say.
+    """
+    columns = dict(zip(OUTPUTS, data.labels.T, strict=True))
+    anything = columns.pop(ANY)
+    violated = {name: column for name, column in columns.items() if (column == 1).any()}
+    if not any(((anything == -1) | (anything == c)).all() for c in violated.values()):
+        violated[ANY] = anything
+    return violated
+
+
+def measured(fingerprints: Mapping[str, str], cache: Path | None, data: TrainingData) -> Measured:
+    """All stages' probabilities of a set's texts, and the verdicts of the cascade."""
+    texts = data.arrow()
+    content = repr(sorted(fingerprints.items())).encode()
+    digests = (hashlib.sha256(text.as_buffer()).digest() for text in texts)
+    key = hashlib.sha256(content + b"".join(digests)).hexdigest()[:16]
+    path = cache / f"{key}.npz" if cache else None
+    if path and path.exists():
+        with np.load(path, allow_pickle=False) as kept:
+            return Measured({stage: kept[stage] for stage in STAGES}, kept["verdicts"])
+    with open_triager() as triager:
+        found = join(
+            [_slice(triager, texts.slice(i, _SLICE)) for i in range(0, len(texts), _SLICE)]
+        )
+    if path and found.verdicts is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, Any] = dict(found.probabilities.items(), verdicts=found.verdicts)
+        np.savez(path, **arrays)
+    return found
+
+
+def _slice(triager: Triager, texts: pa.LargeStringArray) -> Measured:
+    batch = pa.record_batch({"text": texts})
+    chunk = chunk_of(batch, _TEXT, max_text_bytes=triager.policy.max_text_bytes)
+    return measure(triager, chunk, STAGES)
+
+
+def peer(texts: list[str]) -> npt.NDArray[np.float64] | None:
+    """The peer's probability of each text, (n,); None where it is not installed."""
+    if find_spec("profanity_check") is None:
+        return None
+    from profanity_check import predict_prob
+
+    return np.asarray(predict_prob(texts), np.float64)
+
+
+# -- the page ----------------------------------------------------------------------------------
+
+
+def page(
+    lines: list[Evaluation],
+    opinions: Opinions | None,
+    fingerprints: Mapping[str, str],
+    rows: int | None,
+    resamples: int,
+) -> str:
+    """The whole page in Markdown; without ``opinions`` there is no column for the peer."""
+    used = f"at most {rows:,} labelled rows of each" if rows else "all labelled rows of each"
+    text = [
+        "# Scoreboard",
+        "",
+        "Written by `make scoreboard`; do not edit. Sets that nothing was trained or tuned on, "
+        f"{used}. [Evaluation](evaluation.md) says what the figures mean. In brackets: 95 % "
+        f"intervals, those of areas from {resamples:,} bootstrap resamples.",
+        "",
+        "## AUPRC",
+        "",
+        "How well probabilities rank violating records above harmless ones: 1 is perfect, and the "
+        "share of violating records is what chance gives. *own* is the probability of the label's "
+        "category.",
+        "",
+        *_areas(lines, opinions),
+        "",
+        *_left_out(lines),
+        "## Verdicts",
+        "",
+        "What the cascade does at the shipped thresholds, rules included. A record that is "
+        "harmless by one label may violate another category, and be flagged for it.",
+        "",
+        *_verdicts(lines),
+        "",
+        "## What was measured",
+        "",
+        *_table(("part", "fingerprint"), ((k, f"`{v}`") for k, v in fingerprints.items())),
+        "",
+        "To repeat it: `make scoreboard DATA=FOLDER`, where FOLDER has the sets in `dev/`.",
+        "",
+    ]
+    return "\n".join(text)
+
+
+def _areas(lines: list[Evaluation], opinions: Opinions | None) -> Iterator[str]:
+    header = ["set", "label", "n", "violating"]
+    header += [f"{stage}, {what}" for stage in STAGES for what in ("own", "p_any")]
+    header += [PEER] if opinions is not None else []
+    rows = []
+    for line in lines:
+        if not 0 < line.positives < line.n:
+            continue
+        row = [line.file, line.label, f"{line.n:,}", f"{line.positives:,}"]
+        areas = {(rank.stage, rank.probability): rank.auprc for rank in line.rankings}
+        for stage in STAGES:
+            own = None if line.label == ANY else areas[stage, f"p_{line.label}"]
+            row += [_area(own), _area(areas[stage, f"p_{ANY}"])]
+        if opinions is not None:
+            row.append(_area(opinions.get((line.file, line.label))))
+        rows.append(row)
+    return _table(header, rows)
+
+
+def _left_out(lines: list[Evaluation]) -> list[str]:
+    unscored = {line.file: max(rank.unscored for rank in line.rankings) for line in lines}
+    told = [f"{count:,} of {name}" for name, count in unscored.items() if count]
+    return [f"Not scored, and not in these figures: {', '.join(told)}.", ""] if told else []
+
+
+def _verdicts(lines: list[Evaluation]) -> Iterator[str]:
+    header = ["set", "label", "violating", "cleared", "flagged", "review"]
+    header += ["harmless", "cleared", "flagged", "review"]
+    rows = [
+        [line.file, line.label, *_decided(line.violating), *_decided(line.harmless)]
+        for line in lines
+    ]
+    return _table(header, rows)
+
+
+def _decided(part: Shares | None) -> list[str]:
+    assert part is not None
+    return [f"{part.n:,}", *map(_share, (part.clear, part.flag, part.review))]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(header)} |"
+    yield "|---" * len(header) + "|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _area(area: Estimate | None) -> str:
+    return "-" if area is None else f"{area.value:.3f} ({area.low:.2f}-{area.high:.2f})"
+
+
+def _share(share: Estimate | None) -> str:
+    if share is None:
+        return "-"
+    return f"{share.value:.1%} ({100 * share.low:.0f}-{100 * share.high:.0f})"
+
+
+if __name__ == "__main__":
+    main()

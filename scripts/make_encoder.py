@@ -267,7 +267,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", type=Path, help="folder with the float model")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the GGUF to write")
-    parser.add_argument("--type", choices=["f32", "f16", *QUANTIZED], default="q4_0")
+    parser.add_argument("--type", choices=["f32", "f16", *QUANTIZED], default="q8_0")
     options = parser.parse_args()
     folder = options.source or source_folder()
     if options.type in QUANTIZED:

@@ -83,9 +83,6 @@ STYLES: Final = {
 }
 """Sets that share an offset; every other set has one of its own."""
 
-REQUESTS: Final = (*STYLES["prompts"].split()[:5], "benign_clinc150", "questions", "requests")
-"""Sets whose texts are put into frames."""
-
 UNUSUAL: Final = ("threat_violence", "self_harm", "spam_scam", "illicit", "pii")
 """What an archive of posts hardly ever holds."""
 
@@ -152,7 +149,7 @@ def pools(data: Path, config: dict[str, Any]) -> Pool:
     hard = load_hard_cases(config["hard_cases"], config["seed"])
     parts.append((hard, _targets(hard)))
     asked = concatenate([labelled, parts[-2][0], hard])
-    framed = frame(asked, REQUESTS, config["framed"], config["seed"])
+    framed = frame(asked, config["framed"], config["seed"])
     parts.append((framed, _targets(framed)))
 
     texts = [text for part, _ in parts for text in part.texts]

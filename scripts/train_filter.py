@@ -49,7 +49,9 @@ DOUBT: Final = 0.8
 DECORATED: Final = 4_000
 """Harmless texts with emoji."""
 HARD_CASES: Final = 20
-"""Draws from each pattern of hard_cases.py."""
+"""Draws from each pattern of hard_cases.py and assistant_cases.py."""
+FRAMED: Final = 6_000
+"""Requests with what people put around them."""
 TAUGHT: Final = 16_000
 """Archive posts on which the language model teaches the filter."""
 TAUGHT_WEIGHT: Final = 0.5
@@ -402,6 +404,7 @@ def main() -> None:
             training_data.load_hard_cases(HARD_CASES, SEED),
         ]
     )
+    train = training_data.concatenate([train, training_data.frame(train, FRAMED, SEED)])
     counts, targets = importance(train), without_apart(train).astype(np.float32)
     if arguments.taught:
         posts, opinion = taught(arguments.data, arguments.taught, arguments.cache)

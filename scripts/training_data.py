@@ -146,6 +146,18 @@ _TOPICS: Final[tuple[tuple[str, dict[str, int]], ...]] = (
     ),
     ("MeanJokes", {"hate": 1, "toxic": 1, ANY: 1}),
 )
+REQUESTS: Final = (
+    "ailuminate_demo_prompts",
+    "benign_clinc150",
+    "catqa",
+    "certified_safety_prompts",
+    "gptfuzz_prompts",
+    "multijail",
+    "questions",
+    "requests",
+)
+"""Sets of requests to an assistant, which ``frame`` puts into frames."""
+
 WEAK_TOPICS: Final = {topic: labels for topics, labels in _TOPICS for topic in topics.split()}
 """Subreddit -> weak labels. Topics with no clear reading (4chan, TheRedPill) are left out."""
 
@@ -306,13 +318,13 @@ def _filled(
     )
 
 
-def frame(data: TrainingData, sets: Sequence[str], count: int, seed: int) -> TrainingData:
-    """Requests of ``sets`` with what people put around a request; as many harmful as harmless.
+def frame(data: TrainingData, count: int, seed: int) -> TrainingData:
+    """``REQUESTS`` with what people put around a request; as many harmful as harmless.
 
     Labels stay. A frame around requests of one kind only would stand in for the label.
     """
     random = np.random.default_rng(seed)
-    usable = np.isin(data.sets, sets)
+    usable = np.isin(data.sets, REQUESTS)
     chosen = []
     for label in (0, 1):
         rows = np.flatnonzero(usable & (data.labels[:, -1] == label))

@@ -40,7 +40,7 @@ def test_each_style_has_harmless_and_violating_texts(
 
 def test_frames_go_around_a_request_and_keep_its_labels() -> None:
     cases = training_data.load_hard_cases(5, seed=2)
-    framed = training_data.frame(cases, ["requests"], 400, seed=3)
+    framed = training_data.frame(cases, 400, seed=3)
     requests = cases.take(cases.sets == "requests")
     by_text = dict(zip(requests.texts, requests.labels, strict=True))
     for text, labels in zip(framed.texts, framed.labels, strict=True):
@@ -51,6 +51,6 @@ def test_frames_go_around_a_request_and_keep_its_labels() -> None:
     assert (framed.labels[:, -1] == 1).sum() == (framed.labels[:, -1] == 0).sum() == 200
     assert set(framed.sets) == {"framed"}
     assert not framed.holdout.any()
-    again = training_data.frame(cases, ["requests"], 400, seed=3)
+    again = training_data.frame(cases, 400, seed=3)
     assert again.texts == framed.texts
     assert np.array_equal(again.labels, framed.labels)

@@ -25,6 +25,7 @@ help:  ## show this list
 $(VENV)/.run: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "installing edgemod; building llama-cpp-python takes most of 4 to 7 minutes, once"
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 

@@ -11,7 +11,7 @@ every output of ``words.OUTPUTS``:
 
 Models learn ``any`` without advertising and personal data, which have nothing in common with
 abuse. Its probability joins what its map gives with those two, as if they were independent:
-``1 - (1 - p) (1 - p_spam_scam) (1 - p_pii)``.
+``1 - (1 - p) (1 - p_spam_scam) (1 - p_pii)``, and is never less than that of any one category.
 
 The maps are logistic (Platt 1999, "Probabilistic outputs for support vector machines", with
 its smoothed targets), fitted by Newton's method. Thresholds are class-conditional quantiles,
@@ -75,8 +75,9 @@ class Maps:
                     raise ValueError("this stage needs scores that were not given")
                 odds = odds + values * weights
         p = sigmoid(odds)
-        apart = np.nan_to_num(p[:, _APART])  # a guard may be asked about "any" alone
-        p[:, -1] = 1 - (1 - p[:, -1]) * (1 - apart).prod(axis=1)
+        each = np.nan_to_num(p[:, :-1])  # a guard may be asked about "any" alone
+        joined = 1 - (1 - p[:, -1]) * (1 - each[:, _APART]).prod(axis=1)
+        p[:, -1] = np.maximum(joined, each.max(axis=1))
         return p
 
 

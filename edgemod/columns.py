@@ -27,6 +27,7 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
         "post_text", "tweet_text", "review_text", "tweet", "post", "review", "utterance",
         "sentence", "prompt", "description", "title",
     ),
+    "heading": ("title", "subject", "headline"),
     "id": (
         "id", "record_id", "comment_id", "message_id", "post_id", "tweet_id", "review_id",
         "document_id", "doc_id", "uuid", "guid",
@@ -114,6 +115,11 @@ def resolve_columns(
             role, name, why = _guess_text(first, fields)
             texts, conversation = ((name,), None) if role == "text" else ((), name)
             notices.append(_notice(role, name, why))
+            # A post is its title as well, and many are no more than that.
+            heading = _guess("heading", [*schemas.values()], {name}) if role == "text" else None
+            if heading is not None and why == "by name":
+                texts = (heading, name)
+                notices[-1] = _joined_notice(heading, name)
         taken = {*texts, conversation, context, *named.values()}
         for role, given in named.items():
             if given is None:
@@ -301,6 +307,7 @@ def _is_time(kind: pa.DataType) -> bool:
 
 _USABLE: Final[Mapping[str, Callable[[pa.DataType], bool]]] = {
     "text": is_text,
+    "heading": is_text,
     "context": is_text,
     "conversation": lambda kind: message_fields(kind) is not None,
     "id": _is_key,
@@ -371,6 +378,11 @@ def _mean_length(source: Source, name: str) -> float:
 
 def _notice(role: str, name: str, why: str) -> str:
     return f"{role} column: using '{_clipped(name)}' (guessed {why}); say --{role}-column to choose"
+
+
+def _joined_notice(heading: str, name: str) -> str:
+    both = f"'{_clipped(heading)}' and '{_clipped(name)}'"
+    return f"text columns: joining {both} (guessed by name); say --text-column to choose"
 
 
 def _listed(fields: pa.Schema) -> str:

@@ -95,7 +95,7 @@ class RunReport:
             stages=counts["stage"],
             reasons=counts["reason"],
             statuses=statuses,
-            coverage=1.0 - share,
+            coverage=(tally.records - reviewed) / tally.records if tally.records else 1.0,
             review_rate=share,
             duplicates=tally.duplicates,
             repeated_ids=tally.repeated_ids,

@@ -66,7 +66,7 @@ def summary(report: RunReport, out: Path) -> None:
             f"{count:,}",
             _share(count, report.records),
             f"{seen:,}" if seen is not None else "",
-            f"{rate:,.0f}" if rate else "",
+            f"{rate:,.{0 if rate >= 10 else 1}f}" if rate else "",
         )
     console.print(table)
     verdicts = _table("verdict", "records", "share")
@@ -81,7 +81,7 @@ def summary(report: RunReport, out: Path) -> None:
             categories.add_row(category, f"{count:,}")
         console.print(categories)
     for status, count in report.failures.items():
-        console.print(f"not scored, {status}: {count:,}", style="yellow")
+        console.print(f"to review as {status}: {count:,}", style="yellow")
     if report.review["left_behind"]:
         console.print(
             f"review budget: {report.review['exported']:,} exported, "
@@ -91,7 +91,7 @@ def summary(report: RunReport, out: Path) -> None:
     tokens = f", {report.rates['model_tokens']:,.0f} tokens/s a core" if report.tokens else ""
     console.print(
         f"{report.wall_seconds:,.1f} s, {report.records_per_second:,.0f} records/s with "
-        f"{report.workers} workers{tokens}, peak memory "
+        f"{report.workers} worker{'s' * (report.workers != 1)}{tokens}, peak memory "
         f"{report.peak_memory_bytes / 1e6:,.0f} MB",
         style="dim",
     )

@@ -77,7 +77,7 @@ def test_both_stages_in_a_row_are_counted_as_a_run_decides() -> None:
         )
 
 
-def test_any_joins_what_models_learn_apart() -> None:
+def test_any_joins_what_models_learn_apart_and_is_no_less_than_a_category() -> None:
     maps = {name: {"model": 0.0, "filter": 1.0, "bias": 0.0} for name in OUTPUTS}
     scores = np.full((1, K), -50.0, np.float32)
     assert fit_calibration._table(maps).probabilities(scores, None)[0, -1] < 1e-6
@@ -87,6 +87,10 @@ def test_any_joins_what_models_learn_apart() -> None:
     scores[0, OUTPUTS.index("pii")] = 0.0
     p = fit_calibration._table(maps).probabilities(scores, None)
     assert p[0, -1] == np.float32(0.75)
+    scores[0, OUTPUTS.index("hate")] = 2.0  # what violates one category violates some
+    p = fit_calibration._table(maps).probabilities(scores, None)
+    assert p[0, -1] == p[0, OUTPUTS.index("hate")] > 0.8
+    scores[0, OUTPUTS.index("hate")] = -50.0
     scores[0, OUTPUTS.index("spam_scam")] = np.nan  # a model that was not asked about it
     p = fit_calibration._table(maps).probabilities(scores, None)
     assert p[0, -1] == np.float32(0.5)

@@ -1165,7 +1165,12 @@ def test_utf16_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "notice"),
     [
-        ({"title": ["x"], "Body": ["y"]}, "text column: using 'Body' (guessed by name)"),
+        (
+            {"title": ["x"], "Body": ["y"]},
+            "text columns: joining 'title' and 'Body' (guessed by name)",
+        ),
+        ({"title": ["x"], "n": ["y"]}, "text column: using 'title' (guessed by name)"),
+        ({"title": [1], "text": ["y"]}, "text column: using 'text' (guessed by name)"),
         ({"messageText": ["x"], "n": ["y"]}, "text column: using 'messageText' (guessed by name)"),
         ({"utt": ["x"], "userId": ["y"]}, "text column: using 'utt' (guessed as the only text)"),
         ({"p": ["x"], "q": ["y" * 9]}, "text column: using 'q' (guessed by length)"),

@@ -161,10 +161,11 @@ SLOTS: Final[dict[str, str]] = {
     ),
     "bait": (
         "earn $5000 a week from home|double your bitcoin in 24 hours|get a free iPhone|"
-        "lose 20 pounds in ten days|a guaranteed loan with no credit check|1000 real followers|"
-        "a gift card worth $500|your refund of $312.40|hot singles in your area|luxury watches at "
-        "90% off|pills without prescription|an inheritance of 4.5 million dollars|"
-        "signals that win 98% of trades|a job that pays daily, no experience needed"
+        "lose 20 pounds in ten days|get a guaranteed loan with no credit check|"
+        "get 1000 real followers|receive a gift card worth $500|claim your refund of $312.40|"
+        "meet hot singles in your area|buy luxury watches at 90% off|get pills without "
+        "prescription|share an inheritance of 4.5 million dollars|win 98% of your trades|"
+        "start a job that pays daily, no experience needed"
     ),
     "firm": "your bank|PayPal|Amazon|the tax office|Netflix|DHL|Apple Support|your e-mail provider",
     "health": (
@@ -387,16 +388,16 @@ PATTERNS: Final[Patterns] = (
         SPAM,
         """
         Click here to {bait}: {site}
-        CONGRATULATIONS! You have been selected: {bait}. Claim now at {site}
+        CONGRATULATIONS! You have been selected to {bait}. Claim now at {site}
         Want to {bait}? Message me on WhatsApp {phone}
         I used to be poor, then {name} showed me how to {bait}. Write to {mail} today!
         {firm}: your account has been suspended. Verify your details at {site} within 24 hours.
         Dear customer, {firm} could not deliver. Pay the fee at {site}
-        Visit {site} for {bait}!!! Limited offer
+        Visit {site} to {bait}!!! Limited offer
         {bait}, 100% legit, no risk. DM me.
-        Dear friend, I am {name}, a lawyer. I write to you about {bait}. Reply to {mail}
+        Dear friend, I am {name}, a lawyer. I write to help you {bait}. Reply to {mail}
         Follow me and I follow back, also {bait} >>> {site}
-        URGENT: reply YES to receive {bait}
+        URGENT: reply YES to {bait}
         """,
     ),
     (

@@ -58,6 +58,7 @@ from make_encoder import source_folder
 from train_filter import join
 from training_data import (
     TrainingData,
+    bury,
     concatenate,
     decorate,
     frame,
@@ -78,7 +79,7 @@ STYLES: Final = {
     "benign_banking77 benign_clinc150 questions requests framed tasks",
     "replies": "gptfuzz_responses diasafety replies",
     "wiki": "context_toxicity jigsaw_wiki_binary jigsaw_wiki_multilabel",
-    "forum": "archive weak_topics joined decorated edos online_misogyny toxic_spans_semeval",
+    "forum": "archive weak_topics joined buried decorated edos online_misogyny toxic_spans_semeval",
     "messages": "sms_spam sms_smishing tg_spam presidio_synth_pii",
 }
 """Sets that share an offset; every other set has one of its own."""
@@ -139,6 +140,8 @@ def pools(data: Path, config: dict[str, Any]) -> Pool:
     parts.append((weak, _targets(weak)))
     joined = join(labelled, config["joined"], config["seed"])
     parts.append((joined, _targets(joined)))
+    buried = bury(concatenate([labelled, weak]), config["buried"], config["seed"])
+    parts.append((buried, _targets(buried)))
     decorated = decorate(labelled, config["decorated"], config["seed"])
     parts.append((decorated, _targets(decorated)))
     parts += [
@@ -340,6 +343,19 @@ def optimiser_of(network: Network, config: dict[str, Any]) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
 
 
+def rate_at(seen: int, config: dict[str, Any]) -> float:
+    """Share of the peak rate after ``seen`` tokens.
+
+    Cycles rise for a while and fall along a cosine (Loshchilov and Hutter 2017, "SGDR"); those
+    after the first rise to ``restart_peak``.
+    """
+    ends = [0, *config["restarts"], config["tokens"]]
+    cycle = max(k for k, end in enumerate(ends[:-1]) if end <= seen)
+    share = min((seen - ends[cycle]) / (ends[cycle + 1] - ends[cycle]), 1.0)
+    scale = min(share / config["warmup"], 1.0) * 0.5 * (1 + np.cos(np.pi * share))
+    return float(max(scale, 1e-3)) * (config["restart_peak"] if cycle else 1.0)
+
+
 def train(data: Path, build: Path, config: dict[str, Any]) -> None:
     """Train, or go on training; the averaged weights are written to ``build``."""
     torch.manual_seed(config["seed"])
@@ -374,10 +390,8 @@ def train(data: Path, build: Path, config: dict[str, Any]) -> None:
         network.train()
         losses, began, before = [], time.monotonic(), seen
         for batch in batches(rows, tokens, config, part):
-            share = min(seen / config["tokens"], 1.0)
-            scale = min(share / config["warmup"], 1.0) * 0.5 * (1 + np.cos(np.pi * share))
             for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * float(max(scale, 1e-3))
+                group["lr"] = group["peak"] * rate_at(seen, config)
             loss = loss_of(network, pool, batch, config["offset_decay"], config["smooth"])
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)

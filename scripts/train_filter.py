@@ -50,6 +50,8 @@ DECORATED: Final = 4_000
 """Harmless texts with emoji."""
 HARD_CASES: Final = 20
 """Draws from each pattern of hard_cases.py and assistant_cases.py."""
+BURIED: Final = 24_000
+"""Short texts, harmful and harmless, put into harmless ones."""
 FRAMED: Final = 6_000
 """Requests with what people put around them."""
 TAUGHT: Final = 16_000
@@ -401,6 +403,7 @@ def main() -> None:
             train,
             join(train, JOINED, SEED),
             training_data.decorate(train, DECORATED, SEED),
+            training_data.bury(train, BURIED, SEED),
             training_data.load_hard_cases(HARD_CASES, SEED),
         ]
     )

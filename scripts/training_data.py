@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -338,6 +339,43 @@ def frame(data: TrainingData, count: int, seed: int) -> TrainingData:
     part.sets[:] = "framed"
     part.weights[:] = 1.0
     return part
+
+
+_SENTENCES: Final = re.compile(r"(?<=[.!?\n])\s+")
+
+
+def bury(data: TrainingData, count: int, seed: int) -> TrainingData:
+    """Short rows put between the sentences of harmless texts of 100 to 900 characters.
+
+    One bad sentence makes a text violate, whatever is around it. Every other time the short row is
+    harmless, too, so that a change of subject says nothing. Where its text is harmless and the row
+    is not, what the row violates is known and the rest is what both are known not to.
+    """
+    random = np.random.default_rng(seed)
+    size = np.array([len(text) for text in data.texts])
+    anything = data.labels[:, -1]
+    hosts = np.flatnonzero((anything == 0) & (size >= 100) & (size <= 900))
+    brief = ~is_weak(data) & (size >= 8) & (size <= 200)
+    texts, labels = [], []
+    for label in (0, 1):
+        rows = np.flatnonzero(brief & (anything == label))
+        for guest, host in zip(
+            random.choice(rows, count // 2, p=data.weights[rows] / data.weights[rows].sum()),
+            random.choice(hosts, count // 2, p=data.weights[hosts] / data.weights[hosts].sum()),
+            strict=True,
+        ):
+            sentences = _SENTENCES.split(data.texts[host])
+            sentences.insert(random.integers(len(sentences) + 1), data.texts[guest])
+            texts.append(" ".join(sentences))
+            both = np.minimum(data.labels[host], data.labels[guest])  # -1 if either is unknown
+            labels.append(np.where(data.labels[guest] == 1, 1, both))
+    return TrainingData(
+        texts,
+        np.array(labels, np.int8),
+        np.full(len(texts), "buried"),
+        np.ones(len(texts), np.float32),
+        np.zeros(len(texts), bool),
+    )
 
 
 _EVERYDAY: Final = """

@@ -54,3 +54,25 @@ def test_frames_go_around_a_request_and_keep_its_labels() -> None:
     again = training_data.frame(cases, 400, seed=3)
     assert again.texts == framed.texts
     assert np.array_equal(again.labels, framed.labels)
+
+
+def test_buried_texts_violate_what_is_put_into_them() -> None:
+    harmless = np.zeros(len(OUTPUTS), np.int8)
+    cruel = np.full(len(OUTPUTS), -1, np.int8)
+    cruel[[0, -1]] = 1
+    texts = ["One. " * 50, "Bad sentence here!", "Good sentence here."]
+    data = training_data.TrainingData(
+        texts,
+        np.stack([harmless, cruel, harmless]),
+        np.array(["a", "b", "b"]),
+        np.ones(3, np.float32),
+        np.zeros(3, bool),
+    )
+    buried = training_data.bury(data, 40, seed=5)
+    assert len(buried.texts) == 40
+    for text, labels in zip(buried.texts, buried.labels, strict=True):
+        bad = "Bad sentence here!" in text
+        assert bad != ("Good sentence here." in text)
+        assert text.count("One.") == 50
+        assert (labels == (cruel if bad else harmless)).all()
+    assert (buried.labels[:, -1] == 1).sum() == 20

@@ -6,7 +6,8 @@ DATA is the folder that holds train/ and archive/. The holdout rows (see trainin
 split in two by their hash: maps and thresholds come from one half, and the risks that are
 reported, on the screen and in the file, from the other. The language model scores every
 holdout row, about 8 minutes on two cores; --cache keeps its scores for a second run. Subreddits
-as weak labels help to fit; the risks are those of rows that people labelled.
+as weak labels, and short rows buried in longer ones, help to fit; the risks are those of rows as
+people wrote and labelled them.
 
 Thresholds are class-conditional (see edgemod/calibration.py). A stage clears a record only if
 every output is below its threshold, so the miss rate that counts is that of all thresholds
@@ -35,6 +36,7 @@ from edgemod.policy import load_policy
 from edgemod.words import ANY, OUTPUTS
 from model_scores import fingerprint, model_scores
 from training_data import (
+    bury,
     canonical,
     concatenate,
     is_weak,
@@ -47,6 +49,9 @@ FILTER_MISS_RATE: Final = 0.10
 FILTER_FALSE_POSITIVES: Final = 0.001
 MODEL_MISS_RATE: Final = 0.05
 MODEL_FALSE_POSITIVES: Final = 0.01
+BURIED: Final = 3_000
+"""Short holdout rows put into harmless ones: whoever hides a sentence shall not have it cleared."""
+SEED: Final = 20
 NOTE: Final = "public data, not certified for yours"
 
 Floats = npt.NDArray[np.float32]
@@ -67,6 +72,7 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
     """Fit, report and write."""
     rows = concatenate([load_train(data), load_weak_topics(data)])
     rows = rows.take(rows.holdout)
+    rows = concatenate([rows, bury(rows, BURIED, SEED)])
     policy = load_policy()
     weights = Filter.load(store.quantized_dir() / "filter.safetensors")
     texts = rows.arrow()
@@ -82,7 +88,7 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
         "note": NOTE,
         "filter": weights.fingerprint,
         "model": fingerprint(),
-        "maps": _maps(by_model, by_filter, without_apart(rows), fitting),
+        "maps": _maps(by_model, by_filter, without_apart(rows), fitting & (rows.sets != "buried")),
         "thresholds": {},
         "evidence": {
             "rows": {"fitted on": int(fitting.sum()), "reported on": int(reported.sum())},

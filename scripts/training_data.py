@@ -275,8 +275,9 @@ def load_weak_topics(data: Path) -> TrainingData:
 
 
 def is_weak(data: TrainingData) -> npt.NDArray[np.bool_]:
-    """Rows whose labels no person gave, (n,)."""
-    return np.asarray(np.char.startswith(data.sets, "reddit/") | (data.sets == "joined"))
+    """Rows that no person labelled as they stand, (n,)."""
+    made = np.isin(data.sets, ("joined", "buried"))
+    return np.asarray(np.char.startswith(data.sets, "reddit/") | made)
 
 
 def without_apart(data: TrainingData, apart: Sequence[str] = APART) -> npt.NDArray[np.int8]:

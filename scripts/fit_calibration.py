@@ -81,6 +81,9 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
     by_model = model_scores(texts, cache, workers)
     click.echo(f"{len(texts):,} holdout rows")
 
+    made = rows.sets == "buried"
+    # Too few of them violate one category: for thresholds they say only that a text violates.
+    labels = np.where(made[:, None] & (np.arange(len(OUTPUTS)) < len(OUTPUTS) - 1), -1, rows.labels)
     fitting = np.array([_second_byte(t) < 128 for t in rows.texts])
     reported = ~fitting & ~is_weak(rows)
     document: dict[str, Any] = {
@@ -88,7 +91,7 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
         "note": NOTE,
         "filter": weights.fingerprint,
         "model": fingerprint(),
-        "maps": _maps(by_model, by_filter, without_apart(rows), fitting & (rows.sets != "buried")),
+        "maps": _maps(by_model, by_filter, without_apart(rows), fitting & ~made),
         "thresholds": {},
         "evidence": {
             "rows": {"fitted on": int(fitting.sum()), "reported on": int(reported.sum())},
@@ -115,12 +118,12 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
     }
     for stage, (probability, miss_rate, false_positives) in targets.items():
         # Nothing is cleared that is likelier than not to violate, whatever a quantile says.
-        clear = [min(c, 0.5) for c in _joint(probability[fitting], rows.labels[fitting], miss_rate)]
+        clear = [min(c, 0.5) for c in _joint(probability[fitting], labels[fitting], miss_rate)]
         chosen = {
             name: {
                 "clear_below": clear[k],
                 "flag_above": _flag(
-                    probability[fitting, k], rows.labels[fitting, k], clear[k], false_positives
+                    probability[fitting, k], labels[fitting, k], clear[k], false_positives
                 )
                 if name != ANY
                 else None,
@@ -133,15 +136,16 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
             name: _risks(probability[reported, k], cleared, rows.labels[reported, k], chosen[name])
             for k, name in enumerate(OUTPUTS)
         }
-    document["evidence"]["found on other rows"]["run"] = _run(
-        p, document["thresholds"], rows.labels, reported
-    )
+    found = document["evidence"]["found on other rows"]
+    found["run"] = _run(p, document["thresholds"], rows.labels, reported)
+    buried = _run(p, document["thresholds"], rows.labels, ~fitting & made)
+    found["run, short rows buried in harmless texts"] = {ANY: buried[ANY]}
     write_bytes(out, (json.dumps(document, indent=1) + "\n").encode())
     out.chmod(0o644)  # it ships; outputs of a run are their owner's alone
     calibration.Calibration.load(out)
     for stage, risks in document["evidence"]["found on other rows"].items():
         click.echo(
-            f"\n{stage:16} {'clear<':>8} {'flag>=':>8} {'n1':>6} {'missed':>8} {'n0':>6} "
+            f"\n{stage[:16]:16} {'clear<':>8} {'flag>=':>8} {'n1':>6} {'missed':>8} {'n0':>6} "
             f"{'false+':>8} {'cleared':>8} {'flagged':>8}"
         )
         for name, risk in risks.items():

@@ -429,7 +429,7 @@ def write(network: Network, folder: Path, build: Path, config: dict[str, Any]) -
     (build / "config.edgemod.json").write_text(json.dumps(config, indent=1))
 
 
-def head_of(network: Network, opinion: dict[str, float]) -> dict[str, Floats]:
+def head_of(network: Network, opinion: dict[str, float]) -> dict[str, Any]:
     """The head's tensors, with some of the other classifier's log-odds t added to some outputs.
 
     Two more rectified units carry t, since relu(t) - relu(-t) = t. ``opinion``: the share of t

@@ -66,6 +66,12 @@ list, so that it can be told from none."""
 
 _SILENT: Final = {*CONTENTS, "tool_calls", "function_call"}
 
+_OPEN_FIELD: Final = re.compile(rb'"(?:[^"]++|"")*+')
+"""A quoted field without the quote that closes it."""
+
+_AFTER_QUOTE: Final = """expected after '"'"""
+"""What csv.Error says of text after a closing quote, in Python 3.11 to 3.14."""
+
 csv.field_size_limit(FIELD_CHARACTERS)
 
 _SALVAGE = (*DAMAGE, ValueError, TypeError, OverflowError, RecursionError)
@@ -214,7 +220,8 @@ def _stream(source: Source) -> pa.NativeFile:
 
 def _csv_schema(source: Source) -> pa.Schema:
     with _decoded(source) as lines:
-        header = next(filter(None, csv.reader(lines, delimiter=_delimiter(source))), [])
+        rows = csv.reader(lines, delimiter=_delimiter(source), strict=True)
+        header = next(filter(None, rows), [])
     for name in header:
         name.encode()  # raises if it is not UTF-8
     names = [name for name in header if name.strip()]
@@ -248,7 +255,7 @@ def _csv(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
     position = 0
     try:
         with pa_csv.open_csv(
-            _stream(source),
+            _Quoted(_stream(source), _delimiter(source)),
             read_options=pa_csv.ReadOptions(block_size=CSV_BLOCK),
             parse_options=pa_csv.ParseOptions(
                 delimiter=_delimiter(source), newlines_in_values=True
@@ -261,9 +268,57 @@ def _csv(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
                 yield Rows(source, position, batch.num_rows, batch)
                 position += batch.num_rows
     except DAMAGE:
-        # pyarrow stops at a malformed row; Python's reader, which is slower, goes on.
+        # pyarrow or _Quoted stops at a malformed row; Python's reader, which is slower, goes on.
         lines = islice(_csv_lines(source), position, None)
         yield from _rows(source, position, lines, fields)
+
+
+class _Quoted(io.RawIOBase):
+    """The bytes of a CSV stream as they are; reading fails where a quoted field is malformed.
+
+    pyarrow accepts a quote that is still open at the end of the file, and text after a closing
+    quote: what a stray quote opened and the next quoted field closed. Either would make one record
+    of many.
+    """
+
+    def __init__(self, stream: pa.NativeFile, delimiter: str) -> None:
+        super().__init__()
+        self._stream = stream
+        ends = re.escape(delimiter).encode() + rb"\n\r"
+        # A quote opens a field only at its start; elsewhere it stands for itself.
+        self._sound = re.compile(
+            rb'(?:[^"]++|(?<=[^%b])"|(?<=[%b])"(?:[^"]++|"")*+"(?=[%b]))*+' % (ends, ends, ends)
+        )
+        self._rest = b"\n"
+        """What is not checked yet: a field that has not ended, after one byte that has been."""
+        self._first = True
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        block = bytes(self._stream.read(size))
+        data = block.removeprefix(b"\xef\xbb\xbf") if self._first else block
+        self._first = False
+        self._check(data or b"\n", last=not block)  # the end of a file ends its last row
+        return block
+
+    def _check(self, data: bytes, last: bool) -> None:
+        if b'"' not in data and len(self._rest) == 1:
+            self._rest = data[-1:]
+            return
+        data = self._rest + data
+        found = self._sound.match(data, 1)
+        assert found is not None  # it matches nothing as well
+        at = found.end()
+        if at < len(data):
+            field = _OPEN_FIELD.match(data, at)
+            # A quote that is the last byte may be the first of two.
+            ended = field is None or field.end() < len(data) - data.endswith(b'"')
+            # pyarrow gives up on a row that is longer than a block.
+            if ended or last or len(data) - at > CSV_BLOCK:
+                raise pa.ArrowInvalid("a quoted field is not closed, or is followed by text")
+        self._rest = data[at - 1 :]
 
 
 def _csv_lines(source: Source) -> Iterator[dict[str, str] | None]:
@@ -272,17 +327,20 @@ def _csv_lines(source: Source) -> Iterator[dict[str, str] | None]:
     What follows a row that cannot be told from the next is one malformed row.
     """
     with _decoded(source) as lines:
-        reader = csv.reader(lines, delimiter=_delimiter(source))
+        reader = csv.reader(lines, delimiter=_delimiter(source), strict=True)
         header = next(filter(None, reader), [])
         while True:
             try:
                 values = next(reader)
             except StopIteration:
                 return
-            except (csv.Error, *DAMAGE):
+            except (csv.Error, *DAMAGE) as error:
+                yield None
+                # Text after a closing quote: the quotes are even, so the next line is a row.
+                if _AFTER_QUOTE in str(error):
+                    continue
                 # Nothing can follow a cut stream. After a field that is too long the next line
                 # may be inside quotes: to go on would take text for records.
-                yield None
                 return
             if values:
                 whole = len(values) == len(header)

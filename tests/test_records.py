@@ -1,9 +1,11 @@
 """Every row of every input comes out exactly once, whatever its type, layout or damage."""
 
 import bz2
+import contextlib
 import csv
 import datetime
 import gzip
+import io
 import json
 import os
 import pickle
@@ -966,6 +968,58 @@ def test_a_quote_that_is_never_closed_is_given_up(
     path.write_text('id,text\n0,first\n1,"' + "2,row\n" * (formats.FIELD_CHARACTERS // 6 + 1))
     assert path.stat().st_size < 20_000_000  # a longer field would hold the file several times
     assert statuses(read(path)) == ["ok", "unreadable"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "texts"),
+    [
+        ('1,a\n2,"b\n3,c\n4,d\n', ["ok", "unreadable"], ["a", None]),
+        ('1,a\n2,"b\n3,c\n4,d""\n', ["ok", "unreadable"], ["a", None]),
+        ('1,a\n2,"b\n3,c\n4,"d"\n5,e\n', ["ok", "unreadable", "ok"], ["a", None, "e"]),
+        ('1,a\n2,"b\n3,c\n4,"d ""e"""\n5,"f"', ["ok", "unreadable", "ok"], ["a", None, "f"]),
+        ('1,"a\n2,b"\n3,"c"" d"\n4,"e"', ["ok"] * 3, ["a\n2,b", 'c" d', "e"]),
+        ('1,"a"\n2,5" b"\n\n3, "c"\n4,""\n', [*["ok"] * 3, "empty_text"], ["a", '5" b"', ' "c"', ""]),
+        ('1,"', ["unreadable"], [None]),
+    ],
+    ids=["end", "pair", "closed", "pairs", "lines", "literal", "last"],
+)  # fmt: skip
+@pytest.mark.parametrize("block", [7, 16, 1 << 20])
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_stray_quote_never_makes_one_text_of_several_records(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    body: str,
+    status: list[str],
+    texts: list[str | None],
+    block: int,
+    name: str,
+) -> None:
+    monkeypatch.setattr(formats, "CSV_BLOCK", block)
+    data = b"\xef\xbb\xbf" + f"id,text\n{body}".encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    chunks = read(tmp_path / name)
+    assert statuses(chunks) == status
+    assert column(chunks, "text") == texts
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    body=st.lists(st.sampled_from(['"', '""', "a", ",", "\n", "\r\n"]), max_size=30).map("".join),
+    block=st.integers(1, 40),
+)
+def test_quotes_are_checked_as_python_reads_them_strictly(body: str, block: int) -> None:
+    data = body.encode()
+    stream = formats._Quoted(pa.BufferReader(data), ",")
+    try:
+        list(csv.reader(io.StringIO(body, newline=""), strict=True))
+        sound = True
+    except csv.Error:
+        sound = False
+    read = b""
+    with contextlib.nullcontext() if sound else pytest.raises(pa.ArrowInvalid):
+        while part := stream.read(block):
+            read += part
+        assert read == data
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,9 @@ that is never closed costs some 100 MB before the rest of the file is given up a
 NAME_CHARACTERS: Final = 64
 """Longest name of a CSV column: what is longer is taken for a record."""
 
+_LINE_CHARACTERS: Final = 1 << 16
+"""Characters of a first line in which another separator is looked for."""
+
 ROLES: Final = ("role", "from", "speaker", "author")
 CONTENTS: Final = ("content", "value", "text", "message")
 """Names of the fields of a message, best first, as ``plain_name`` writes them."""
@@ -231,8 +234,29 @@ def _csv_schema(source: Source) -> pa.Schema:
     return pa.schema([(name, pa.string()) for name in header])
 
 
+def separator(source: Source) -> str | None:
+    """What seems to separate the columns of a CSV in which nothing does, or None."""
+    try:
+        with _decoded(source) as lines:
+            line = lines.readline(_LINE_CHARACTERS)
+    except DAMAGE:
+        return None
+    if _delimiter(source) in line:
+        return None
+    return next((other for other in (";", "\t", "|", ",") if other in line), None)
+
+
 def no_header(source: Source, fix: str = "") -> InputError:
     """Say that a CSV's first line is no header, without quoting it: it may be a record."""
+    if other := separator(source):
+        shown = {"\t": "tabs", ",": "commas"}.get(other, f"'{other}'")
+        wanted = {"\t": "tabs"}.get(_delimiter(source), "commas")
+        return InputError(
+            f"seems to be separated by {shown}, not by {wanted}",
+            where=source.path,
+            fix="convert it to a comma-separated CSV with a header, or to Parquet or JSONL; "
+            "edgemod reads .csv with commas and .tsv with tabs",
+        )
     return InputError(
         "this CSV seems to have no header",
         where=source.path,

@@ -978,7 +978,7 @@ def test_a_quote_that_is_never_closed_is_given_up(
         ('1,a\n2,"b\n3,c\n4,"d"\n5,e\n', ["ok", "unreadable", "ok"], ["a", None, "e"]),
         ('1,a\n2,"b\n3,c\n4,"d ""e"""\n5,"f"', ["ok", "unreadable", "ok"], ["a", None, "f"]),
         ('1,"a\n2,b"\n3,"c"" d"\n4,"e"', ["ok"] * 3, ["a\n2,b", 'c" d', "e"]),
-        ('1,"a"\n2,5" b"\n\n3, "c"\n4,""\n', [*["ok"] * 3, "empty_text"], ["a", '5" b"', ' "c"', ""]),
+        ('1,"a"\n2,5" b"\n\n3, "c"\n4,"e"\n', ["ok"] * 4, ["a", '5" b"', ' "c"', "e"]),
         ('1,"', ["unreadable"], [None]),
     ],
     ids=["end", "pair", "closed", "pairs", "lines", "literal", "last"],
@@ -1020,6 +1020,25 @@ def test_quotes_are_checked_as_python_reads_them_strictly(body: str, block: int)
         while part := stream.read(block):
             read += part
         assert read == data
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "said"),
+    [
+        ("a.csv", "id;text", "separated by ';', not by commas"),
+        ("a.csv", '"id";"text"', "separated by ';', not by commas"),
+        ("a.csv", "id\ttext", "separated by tabs, not by commas"),
+        ("a.tsv", "id,text", "separated by commas, not by tabs"),
+    ],
+)
+@pytest.mark.parametrize("named", [{}, {"text": TEXT}])
+def test_a_csv_with_other_separators(
+    tmp_path: Path, name: str, line: str, said: str, named: dict[str, Any]
+) -> None:
+    (tmp_path / name).write_text(f"{line}\n")
+    with pytest.raises(InputError, match=said) as caught:
+        read(tmp_path / name, **named)
+    assert "convert it" in caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -1300,7 +1319,8 @@ def test_no_id_is_said(tmp_path: Path) -> None:
         ),
         (
             {"n": [1]}, {},
-            "a.parquet: no column holds text\n  its columns are: n (int64)",
+            "a.parquet: no column holds text\n  write the texts to a column of strings and name "
+            "it with --text-column; its columns are: n (int64)",
         ),
         (
             {"p": ["x"]}, {"text": ("p",), "conversation": "p"},

@@ -38,7 +38,7 @@ SALVAGE_ROWS: Final = 256
 """Rows of Python objects held at a time."""
 
 CSV_BLOCK: Final = 16 << 20
-"""Bytes of CSV parsed at a time; pyarrow gives up on a row that is longer."""
+"""Bytes of CSV parsed at a time; a row that is longer is left to the slower reader."""
 
 JSONL_BLOCK: Final = 1 << 20
 """Bytes of JSONL parsed at a time; a longer line is read whole."""
@@ -277,72 +277,74 @@ def _csv(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
     if not header:
         return
     position = 0
+    start = True
     try:
-        with pa_csv.open_csv(
-            _Quoted(_stream(source), _delimiter(source)),
-            read_options=pa_csv.ReadOptions(block_size=CSV_BLOCK),
-            parse_options=pa_csv.ParseOptions(
-                delimiter=_delimiter(source), newlines_in_values=True
-            ),
-            convert_options=pa_csv.ConvertOptions(
-                check_utf8=False, include_columns=fields.names, column_types=fields
-            ),
-        ) as batches:
-            for batch in batches:
+        for data in _whole_rows(_stream(source), _delimiter(source)):
+            table = pa_csv.read_csv(
+                pa.BufferReader(data),
+                read_options=pa_csv.ReadOptions(
+                    use_threads=False,
+                    block_size=len(data) + 1,
+                    column_names=[] if start else header,  # [] reads them from the first row
+                ),
+                parse_options=pa_csv.ParseOptions(
+                    delimiter=_delimiter(source), newlines_in_values=True
+                ),
+                convert_options=pa_csv.ConvertOptions(
+                    check_utf8=False, include_columns=fields.names, column_types=fields
+                ),
+            )
+            start = False
+            for batch in table.to_batches():
                 yield Rows(source, position, batch.num_rows, batch)
                 position += batch.num_rows
     except DAMAGE:
-        # pyarrow or _Quoted stops at a malformed row; Python's reader, which is slower, goes on.
+        # This stops at a malformed row; Python's reader, which is slower, goes on.
         lines = islice(_csv_lines(source), position, None)
         yield from _rows(source, position, lines, fields)
 
 
-class _Quoted(io.RawIOBase):
-    """The bytes of a CSV stream as they are; reading fails where a quoted field is malformed.
+def _whole_rows(stream: pa.NativeFile, delimiter: str) -> Iterator[pa.Buffer]:
+    """Yield a CSV's bytes, about a block of whole rows at a time, each after a line end.
 
+    Raises ArrowInvalid at a row that is longer than a block, or has a malformed quoted field.
     pyarrow accepts a quote that is still open at the end of the file, and text after a closing
     quote: what a stray quote opened and the next quoted field closed. Either would make one record
     of many.
     """
+    ends = re.escape(delimiter).encode() + rb"\n\r"
+    # A quote opens a field only at its start; elsewhere it stands for itself.
+    row = rb'(?:[^"\n\r]++|(?<=[^%b])"|(?<=[%b])"(?:[^"]++|"")*+"(?=[%b]))*+' % (ends, ends, ends)
+    part, rows = re.compile(row), re.compile(rb"(?:%b[\n\r])*+" % row)
+    # A line end before a row is a blank line to pyarrow, and keeps it from taking a row that begins
+    # with a byte order mark for the start of a file.
+    rest = b"\n"
+    block, first = b"", True
+    with stream:
+        while first or block:
+            block = stream.read(CSV_BLOCK)
+            data = rest + (block.removeprefix(b"\xef\xbb\xbf") if first else block or b"\n")
+            first = False
+            if b'"' in data:
+                end = _end(rows, data, 1)
+                at = _end(part, data, end)  # of what the row has that is sound
+                closed = at < len(data) and _end(_OPEN_FIELD, data, at)
+                # A quote that is the last byte may be the first of two.
+                if at < len(data) and (not block or closed < len(data) - data.endswith(b'"')):
+                    raise pa.ArrowInvalid("a quoted field is not closed, or is followed by text")
+            else:
+                end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+            if len(data) - end > CSV_BLOCK:
+                raise pa.ArrowInvalid("a row is longer than a block")
+            if data[:end].strip(b"\r\n"):
+                yield pa.py_buffer(data).slice(0, end)
+            rest = data[end - 1 :]
 
-    def __init__(self, stream: pa.NativeFile, delimiter: str) -> None:
-        super().__init__()
-        self._stream = stream
-        ends = re.escape(delimiter).encode() + rb"\n\r"
-        # A quote opens a field only at its start; elsewhere it stands for itself.
-        self._sound = re.compile(
-            rb'(?:[^"]++|(?<=[^%b])"|(?<=[%b])"(?:[^"]++|"")*+"(?=[%b]))*+' % (ends, ends, ends)
-        )
-        self._rest = b"\n"
-        """What is not checked yet: a field that has not ended, after one byte that has been."""
-        self._first = True
 
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        block = bytes(self._stream.read(size))
-        data = block.removeprefix(b"\xef\xbb\xbf") if self._first else block
-        self._first = False
-        self._check(data or b"\n", last=not block)  # the end of a file ends its last row
-        return block
-
-    def _check(self, data: bytes, last: bool) -> None:
-        if b'"' not in data and len(self._rest) == 1:
-            self._rest = data[-1:]
-            return
-        data = self._rest + data
-        found = self._sound.match(data, 1)
-        assert found is not None  # it matches nothing as well
-        at = found.end()
-        if at < len(data):
-            field = _OPEN_FIELD.match(data, at)
-            # A quote that is the last byte may be the first of two.
-            ended = field is None or field.end() < len(data) - data.endswith(b'"')
-            # pyarrow gives up on a row that is longer than a block.
-            if ended or last or len(data) - at > CSV_BLOCK:
-                raise pa.ArrowInvalid("a quoted field is not closed, or is followed by text")
-        self._rest = data[at - 1 :]
+def _end(pattern: re.Pattern[bytes], data: bytes, start: int) -> int:
+    """Where a match of ``pattern`` at ``start`` ends; ``start`` if there is none."""
+    found = pattern.match(data, start)
+    return found.end() if found else start
 
 
 def _csv_lines(source: Source) -> Iterator[dict[str, str] | None]:

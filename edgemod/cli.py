@@ -307,7 +307,7 @@ def _progress(kind: str) -> Iterator[Callable[[Progress], None]]:
 @click.option(
     "--file",
     "lines",
-    type=click.File("r", encoding="utf-8", errors="replace"),
+    type=click.File("r", encoding="utf-8", errors="surrogateescape"),
     metavar="FILE",
     help="Score each line of a text file ('-' for stdin).",
 )
@@ -383,7 +383,7 @@ def score(
     if lines is None and not texts:
         if sys.stdin.isatty():
             raise click.UsageError("give texts as arguments, --file FILE, or pipe them in")
-        lines = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace")
+        lines = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="surrogateescape")
     given = itertools.chain(texts, (line.rstrip("\r\n") for line in lines or ()))
     first = 0
     with Triager(policy, chosen, calibration=calibration) as triager:
@@ -583,15 +583,19 @@ def model_verify(names: tuple[str, ...]) -> None:
     metavar="NAME",
     help="Prompt template: llama-guard-3, shieldgemma, qwen3guard or yes-no.",
 )
-def model_add(path: Path, name: str, template: str | None) -> None:
+@click.option(
+    "--replace", is_flag=True, help="Record this file in place of the one that NAME stands for."
+)
+def model_add(path: Path, name: str, template: str | None, replace: bool) -> None:
     """Record a guard model (GGUF) by path and SHA-256, so that --model NAME may use it."""
-    from edgemod import prompts, store
+    from edgemod import guard, prompts, store
     from edgemod.llama import Llama
 
     if template is not None and template not in prompts.NAMES:
         raise click.UsageError(f"--template is one of {', '.join(prompts.NAMES)}")
-    Llama(path, vocab_only=True).close()  # raises if llama.cpp cannot read it
-    entry = store.add(path, name, "guard", template)
+    with Llama(path, vocab_only=True) as llama:  # raises if llama.cpp cannot read it
+        guard.check_guard(llama)
+    entry = store.add(path, name, "guard", template, replace=replace)
     click.echo(f"{entry.name}: recorded with SHA-256 {entry.sha256}")
 
 

@@ -155,6 +155,8 @@ def check_columns(source: Source, fields: pa.Schema, columns: Columns) -> None:
         if not count:
             if role in ("id", "thread", "author", "time") and name in partitions(source):
                 continue
+            if source.format == "csv" and len(fields) == 1 and formats.separator(source):
+                raise formats.no_header(source)
             near = get_close_matches(name, fields.names, n=1)
             hint = f"did you mean '{_clipped(near[0])}'? " if near else ""
             raise InputError(
@@ -363,7 +365,8 @@ def _guess_text(source: Source, fields: pa.Schema) -> tuple[str, str, str]:
         where=source.path,
         fix=f"say --text-column or --conversation-column; candidates: {', '.join(candidates)}"
         if candidates
-        else f"its columns are: {_listed(fields)}",
+        else "write the texts to a column of strings and name it with --text-column; "
+        f"its columns are: {_listed(fields)}",
     )
 
 

@@ -63,6 +63,17 @@ class _Body:
     tokens: Tokens
 
 
+def check_guard(llama: Llama) -> None:
+    """Raise ``ModelError`` where a model cannot be a guard: an encoder answers no questions."""
+    if llama.is_encoder():
+        raise ModelError(
+            "this is an encoder, which answers no questions",
+            where=str(llama.path),
+            fix="add an instruction-tuned model (GGUF) in its place; the only encoder that edgemod "
+            "uses is the shipped one, which has a trained head",
+        )
+
+
 class Guard:
     """An instruction GGUF with the policy in its prompt as a ``Model``."""
 
@@ -128,11 +139,7 @@ class Guard:
         """
         llama = Llama(entry.path)
         try:
-            if llama.metadata(f"{llama.arch}.attention.causal") == "false":
-                raise ModelError(
-                    "this is an encoder, which answers no questions",
-                    fix="add an instruction-tuned model, or record this one with a head",
-                )
+            check_guard(llama)
             chat_template = llama.metadata("tokenizer.chat_template") or ""
             name = entry.template or prompts.recognise(chat_template)
             template = prompts.build(name, chat_template, policy.categories, questions)

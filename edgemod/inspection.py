@@ -63,7 +63,8 @@ class Inspection:
         line = f"{self.file}: {self.format}, {self.size:,} bytes, {rows}"
         if self.row_groups is not None:
             codecs = " and ".join(self.codecs) or "no"
-            line += f" in {self.row_groups:,} row group{'s' * (self.row_groups != 1)}, {codecs} compression"
+            plural = "s" * (self.row_groups != 1)
+            line += f" in {self.row_groups:,} row group{plural}, {codecs} compression"
         return line
 
 

@@ -155,6 +155,10 @@ class Llama:
         c.llama_model_meta_val_str(self._model, key.encode(), buffer, size + 1)
         return buffer.value.decode("utf-8", "replace")
 
+    def is_encoder(self) -> bool:
+        """Whether the network reads in both directions, and so cannot answer questions."""
+        return self.metadata(f"{self.arch}.attention.causal") == "false"
+
     def tokenize(self, data: bytes, *, special: bool = False, add_special: bool = False) -> Tokens:
         """Return the token ids of UTF-8 ``data``, int32 (n,); n may be 0.
 

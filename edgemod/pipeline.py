@@ -543,10 +543,11 @@ def _tally(out: Path, index: int) -> Tally:
 
 
 def _check_unchanged(source: Source) -> None:
-    size = source.file.stat().st_size if source.file.exists() else -1
-    if size != source.size:
+    if sources.has_changed(source):
+        # The same command hashes the content: it completes what was only touched, refuses the rest.
         raise RunError(
             "the input changed while it was being read",
             where=source.path,
-            fix="Run again with --restart on an input that stays as it is.",
+            fix="Run the same command again if only its time changed; else with --restart, on an "
+            "input that stays as it is.",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Final, Literal, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +20,13 @@ import pyarrow.parquet as pq
 
 from edgemod import features, formats, records, store
 from edgemod.calibration import FloatMatrix
-from edgemod.errors import InputError
+from edgemod.errors import InputError, OutputError
 from edgemod.filter import Filter
 from edgemod.formats import Rows
 from edgemod.parts import replacing
 from edgemod.policy import load_policy
 from edgemod.records import Columns
-from edgemod.sources import Source
+from edgemod.sources import Source, has_changed
 from edgemod.triager import PROBABILITIES, Triager
 from edgemod.words import OUTPUTS
 
@@ -59,16 +60,18 @@ class Score:
 def score(texts: Sequence[str], *, triager: Triager | None = None) -> list[Score]:
     """Triage texts one by one, as records of their own; the answers in the same order.
 
-    Equal texts get the same answer, none of them as a duplicate of another. A lone surrogate,
-    which no UTF-8 holds, is read as "?". Without a ``triager`` the default policy and model are
-    loaded once and kept.
+    Equal texts get the same answer, none of them as a duplicate of another. A text with a lone
+    surrogate, which no UTF-8 holds (Python's "surrogateescape" makes one of a broken byte), is not
+    scored: its status is not_utf8. Without a ``triager`` the default policy and model are loaded
+    once and kept.
     """
     chosen = triager or _default_triager()
     if not texts:
         return []
-    texts = [_valid(text) for text in texts]
     distinct = list(dict.fromkeys(texts))
-    batch = pa.record_batch({"text": pa.array(distinct, pa.large_string())})
+    # As bytes, so that what is not UTF-8 is found as it is in a file.
+    encoded = [text.encode("utf-8", "surrogatepass") for text in distinct]
+    batch = pa.record_batch({"text": pa.array(encoded, pa.large_binary())})
     decisions = chosen.triage_batch(batch, text="text").to_pylist()
     answers = {
         text: Score(
@@ -79,7 +82,8 @@ def score(texts: Sequence[str], *, triager: Triager | None = None) -> list[Score
             status=row["status"],
             probabilities={name: row[f"p_{name}"] for name in OUTPUTS},
             fired=tuple(
-                (span.start, span.end, span.what) for span in features.spans(text, chosen.lexicons)
+                (span.start, span.end, span.what)
+                for span in features.spans(text if _is_valid(text) else "", chosen.lexicons)
             ),
         )
         for text, row in zip(distinct, decisions, strict=True)
@@ -91,13 +95,14 @@ def filter_scores(texts: pa.Array | pa.ChunkedArray | Sequence[str | None]) -> F
     """The whole filter stage (features, lexicons, n-grams): log-odds, float32 (n, 10).
 
     Columns are ``edgemod.OUTPUTS``. Uses the default policy's lexicons and the shipped
-    weights, on the calling thread. Nulls give rows of NaN.
+    weights, on the calling thread. Nulls, and texts with lone surrogates, give rows of NaN.
     """
     if isinstance(texts, pa.Array | pa.ChunkedArray):
         column = texts.cast(pa.large_string())
         column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     else:
-        column = pa.array([text and _valid(text) for text in texts], pa.large_string())
+        valid = [text if text is None or _is_valid(text) else None for text in texts]
+        column = pa.array(valid, pa.large_string())
     weights, lexicons = _default_filter()
     present = column.drop_null() if column.null_count else column
     scores = weights.scores(features.extract(present, lexicons).normalised)
@@ -108,8 +113,12 @@ def filter_scores(texts: pa.Array | pa.ChunkedArray | Sequence[str | None]) -> F
     return result
 
 
-def _valid(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
+def _is_valid(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it has no lone surrogate."""
+    try:
+        return text.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 @functools.cache
@@ -149,15 +158,22 @@ def score_file(
 
     Rows keep their order, and their columns types, nullability and metadata. Probabilities are
     null where a text could not be scored. Rows that cannot be decoded are null throughout, and
-    then no column is marked as never null. ``workers`` threads, each with its own models.
+    then no column is marked as never null. Bytes of texts that are not UTF-8 become U+FFFD.
+    ``workers`` threads, each with its own models.
 
     Raises InputError as reading does, if two columns have one name, if there are such ``p_``
-    columns already, and if a value is not of its column's type; OutputError if ``out`` cannot
-    be written.
+    columns already, if a value is not of its column's type, and if the file changes meanwhile;
+    OutputError if ``out`` is the input, or cannot be written.
     """
     source, *others = records.discover([path])
     if others:
         raise InputError("is a folder of several files", where=str(path), fix="Score them singly.")
+    if os.path.exists(out) and os.path.samefile(out, source.file):
+        raise OutputError(
+            "is the input itself, which would be replaced",
+            where=str(out),
+            fix="Name another file with -o.",
+        )
     fields = formats.schema(source)
     _check_names(fields.names, str(path))
     columns = records.resolve_columns([source], text=text)
@@ -192,6 +208,12 @@ def score_file(
                 held = []
         if held:
             writer.write_table(pa.Table.from_batches(held))
+        if has_changed(source):
+            raise InputError(
+                "changed while it was being read",
+                where=source.path,
+                fix="Start again when nothing writes to it.",
+            )
     return ScoredFile(rows, unreadable, text_notices(columns))
 
 
@@ -255,6 +277,7 @@ def _with_probabilities(
 
 def _restored(column: pa.Array, field: pa.Field, source: Source) -> pa.Array:
     """A column in its type of the file: reading decodes dictionaries, and odd JSON to texts."""
+    column = _decodable(column)
     if column.type == field.type:
         return column
     try:
@@ -265,6 +288,43 @@ def _restored(column: pa.Array, field: pa.Field, source: Source) -> pa.Array:
             where=source.path,
             fix="Make them all of one type, or leave the column out.",
         ) from error
+
+
+def _decodable(column: pa.Array) -> pa.Array:
+    """A column with U+FFFD for the bytes of its strings that are not UTF-8.
+
+    Not null, since the column may be one that is never null. Readers do not check UTF-8, and other
+    programs refuse a whole file for one such string.
+    """
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = column.cast(_as_bytes(column.type))
+        return pa.array([_replaced(value) for value in raw.to_pylist()], column.type)
+    return column
+
+
+def _as_bytes(kind: pa.DataType) -> pa.DataType:
+    types = pa.types
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return pa.large_binary()
+    if types.is_large_list(kind):
+        return pa.large_list(_as_bytes(kind.value_type))
+    if types.is_list(kind):
+        return pa.list_(_as_bytes(kind.value_type))
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_as_bytes(field.type)) for field in kind])
+    return kind
+
+
+def _replaced(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, list):
+        return [_replaced(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _replaced(item) for name, item in value.items()}
+    return value
 
 
 class Threads:

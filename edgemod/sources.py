@@ -53,6 +53,7 @@ class Source:
     ``path`` is how decisions show it: relative to the folder, glob or file's folder the user gave,
     with "/", unique within the run. ``size`` is in bytes. ``rows`` is None for CSV and JSONL,
     whose rows are only known once read. ``root`` is the folder that the user gave, above ``file``.
+    ``modified`` is the time of its last change, in ns: taken before anything of it is read.
     """
 
     path: str
@@ -61,6 +62,7 @@ class Source:
     size: int
     rows: int | None
     root: Path
+    modified: int = 0
 
 
 def discover(inputs: Sequence[str | Path]) -> list[Source]:
@@ -115,6 +117,15 @@ def fingerprint(sources: Sequence[Source]) -> str:
             raise unreadable(source.path, error) from error
         total.update(f"{source.path}\0{digest}\n".encode())
     return total.hexdigest()
+
+
+def has_changed(source: Source) -> bool:
+    """Whether a file is gone, or has another size or time than when it was found."""
+    try:
+        status = source.file.stat()
+    except OSError:
+        return True
+    return (status.st_size, status.st_mtime_ns) != (source.size, source.modified)
 
 
 def partitions(source: Source) -> dict[str, str | None]:
@@ -282,7 +293,7 @@ def _source(path: str, file: Path, root: Path) -> Source:
     if form is None:
         raise InputError("is in no format edgemod reads", where=path, fix=_READABLE)
     try:
-        size = file.stat().st_size
+        status = file.stat()
         with file.open("rb"):
             pass
     except OSError as error:
@@ -291,7 +302,7 @@ def _source(path: str, file: Path, root: Path) -> Source:
     if form == "parquet":
         with open_parquet(path, file) as parquet:
             rows = parquet.metadata.num_rows
-    return Source(path, file, form, size, rows, root)
+    return Source(path, file, form, status.st_size, rows, root, status.st_mtime_ns)
 
 
 def _consistent(metadata: pq.FileMetaData) -> bool:

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import sys
 import tomllib
 from dataclasses import dataclass, fields
@@ -110,7 +111,7 @@ def resolve(name_or_path: str) -> ModelEntry:
     raise ModelError(
         "this model file is not known, so it is not read",
         where=str(path),
-        fix=f"if you trust it: edgemod model add {path} --name NAME",
+        fix=f"if you trust it: edgemod model add {shlex.quote(str(path))} --name NAME",
     )
 
 
@@ -136,10 +137,12 @@ def add(
     template: str | None = None,
     *,
     head: Path | None = None,
+    replace: bool = False,
 ) -> ModelEntry:
     """Record a model file in the user's registry by absolute path and SHA-256.
 
-    An encoder needs a ``head``. Adding the same content under the same name again moves it.
+    An encoder needs a ``head``. Adding the same content under the same name again moves it; with
+    ``replace`` the name may stand for other content from now on, unless it is a shipped one.
     Raises ``ModelError`` for a file that is not GGUF, a name that is not one, or a name that
     stands for other content; ``OutputError`` where the registry cannot be written.
     """
@@ -176,11 +179,13 @@ def add(
             entry.sha256,
             entry.head_sha256,
         )
-        if other.name == name and (other in shipped or not same):
+        if other.name == name and (other in shipped or not (same or replace)):
             raise ModelError(
                 f'there already is a model "{name}", with other content',
                 where=str(path),
-                fix="choose another name",
+                fix="choose another name"
+                if other in shipped
+                else "choose another name, or say --replace to record this file in its place",
             )
     kept = [other for other in added if other.name != name]
     try:
@@ -219,15 +224,26 @@ def _compare(entry: ModelEntry, file: Path, expected: str, found: str | None) ->
         raise ModelError(
             f'a file of model "{entry.name}" is missing',
             where=str(file),
-            fix=f"it comes from: {entry.source}" if entry.source else "add the model again",
+            fix=f"put it back, or add it where it is now: {_again(entry)}"
+            if entry in _read(home() / REGISTRY)
+            else f"it comes from: {entry.source}",
         )
     if found != expected:
         raise ModelError(
             f'a file of model "{entry.name}" has changed: its SHA-256 is {found[:12]}..., '
             f"recorded is {expected[:12]}...",
             where=str(file),
-            fix="restore the file, or record it anew with edgemod model add",
+            fix=f"restore the file, or if you trust it: {_again(entry)}"
+            if entry in _read(home() / REGISTRY)
+            else "install edgemod, or the package that the file is in, again",
         )
+
+
+def _again(entry: ModelEntry) -> str:
+    """The command that records the file of a guard anew."""
+    template = f" --template {entry.template}" if entry.template else ""
+    path = shlex.quote(str(entry.path))
+    return f"edgemod model add {path} --name {entry.name}{template} --replace"
 
 
 def _read(registry: Path) -> list[ModelEntry]:

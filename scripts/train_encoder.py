@@ -425,7 +425,8 @@ def write(network: Network, folder: Path, build: Path, config: dict[str, Any]) -
             shutil.copyfile(folder / name, build / name)
     tensors = {n: t.detach().numpy() for n, t in network.encoder.state_dict().items()}
     save_file({n: np.ascontiguousarray(t) for n, t in tensors.items()}, build / "model.safetensors")
-    np.savez(build / "head.npz", **head_of(network, config["opinion"]))
+    head: dict[str, Any] = head_of(network, config["opinion"])
+    np.savez(build / "head.npz", **head)
     (build / "config.edgemod.json").write_text(json.dumps(config, indent=1))
 
 

@@ -199,6 +199,11 @@ def test_model_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     told = run("model", "add", fake, "--name", "fake", "--template", "nonesuch")
     assert told.returncode == 2
     assert "yes-no" in told.stderr
+    encoder = next((ROOT / "quantized").glob("*.gguf"))
+    told = run("model", "add", encoder, "--name", "fake", "--replace")
+    assert told.returncode == 1
+    assert "this is an encoder" in told.stderr
+    assert "add an instruction-tuned model" in told.stderr
     assert "fake" not in run("model", "list").stdout
 
 

@@ -276,6 +276,30 @@ def test_changed_plans_are_refused_by_name(
         edgemod.triage(other, out, chunk_rows=128)
 
 
+def test_an_input_that_changes_during_a_run_is_refused(tmp_path: Path) -> None:
+    """Of equal size, so only its time tells; touched alone, the same command completes the run."""
+    folder, out = tmp_path / "in" / "day=1", tmp_path / "out"
+    folder.mkdir(parents=True)
+    path = folder / "a.csv"
+    path.write_text("id,text\n1,hello\n")
+
+    def rewrite(_: pipeline.Progress) -> None:
+        later = path.stat().st_mtime_ns + 10**9
+        path.write_text(f"id,text\n1,{text}\n")
+        os.utime(path, ns=(later, later))
+
+    for text in ("hello", "world"):
+        with pytest.raises(RunError, match="the input changed while it was being read"):
+            edgemod.triage(
+                tmp_path / "in", out, model=None, workers=1,
+                on_progress=rewrite, restart=True,
+            )  # fmt: skip
+        if text == "hello":
+            assert edgemod.triage(tmp_path / "in", out, model=None, workers=1).resumed_chunks == 1
+    with pytest.raises(RunError, match="changed: input"):
+        edgemod.triage(tmp_path / "in", out, model=None, workers=1)
+
+
 def test_restart_begins_anew(tmp_path: Path) -> None:
     first = write_dump(tmp_path / "a.parquet", 30, seed=1)
     second = write_dump(tmp_path / "b.parquet", 40, seed=2)

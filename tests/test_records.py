@@ -4,6 +4,7 @@ import bz2
 import csv
 import datetime
 import gzip
+import io
 import json
 import os
 import pickle
@@ -969,6 +970,107 @@ def test_a_quote_that_is_never_closed_is_given_up(
 
 
 @pytest.mark.parametrize(
+    ("body", "status", "texts"),
+    [
+        ('1,a\n2,"b\n3,c\n4,d\n', ["ok", "unreadable"], ["a", None]),
+        ('1,a\n2,"b\n3,c\n4,d""\n', ["ok", "unreadable"], ["a", None]),
+        ('1,a\n2,"b\n3,c\n4,"d"\n5,e\n', ["ok", "unreadable", "ok"], ["a", None, "e"]),
+        ('1,a\n2,"b\n3,c\n4,"d ""e"""\n5,"f"', ["ok", "unreadable", "ok"], ["a", None, "f"]),
+        ('1,"a\n2,b"\n3,"c"" d"\n4,"e"', ["ok"] * 3, ["a\n2,b", 'c" d', "e"]),
+        ('1,"a"\n2,5" b"\n\n3, "c"\n4,"e"\n', ["ok"] * 4, ["a", '5" b"', ' "c"', "e"]),
+        ('1,"', ["unreadable"], [None]),
+    ],
+    ids=["end", "pair", "closed", "pairs", "lines", "literal", "last"],
+)  # fmt: skip
+@pytest.mark.parametrize("block", [7, 16, 1 << 20])
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_stray_quote_never_makes_one_text_of_several_records(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    body: str,
+    status: list[str],
+    texts: list[str | None],
+    block: int,
+    name: str,
+) -> None:
+    monkeypatch.setattr(formats, "CSV_BLOCK", block)
+    data = b"\xef\xbb\xbf" + f"id,text\n{body}".encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    chunks = read(tmp_path / name)
+    assert statuses(chunks) == status
+    assert column(chunks, "text") == texts
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    body=st.lists(st.sampled_from(['"', '""', "a", ",", "\n", "\r\n"]), max_size=30).map("".join),
+    block=st.integers(1, 40),
+)
+def test_quotes_are_checked_as_python_reads_them_strictly(body: str, block: int) -> None:
+    def rows(text: str) -> list[list[str]]:
+        return [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(formats, "CSV_BLOCK", block)
+        blocks = formats._whole_rows(pa.BufferReader(body.encode()), ",")
+        try:
+            expected = rows(body)
+        except csv.Error:
+            with pytest.raises(pa.ArrowInvalid):
+                list(blocks)
+            return
+        found = []
+        try:
+            for data in blocks:
+                found += rows(data.to_pybytes().decode())
+        except pa.ArrowInvalid:
+            assert block < len(body)  # a row is longer
+            assert found == expected[: len(found)]
+        else:
+            assert found == expected
+
+
+def test_a_byte_order_mark_inside_a_file_is_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "CSV_BLOCK", 16)
+    (tmp_path / "a.csv").write_text("text,n\n" + "\ufeffabc,2\n" * 20)
+    assert column(read(tmp_path / "a.csv", text=TEXT), "text") == ["\ufeffabc"] * 20
+
+
+def test_reading_of_a_csv_may_be_given_up(tmp_path: Path) -> None:
+    """No thread of Arrow's may be left that runs Python: it would end the process at exit."""
+    path = tmp_path / "a.csv"
+    path.write_text("id,text\n" + '"1","a ""quoted"" word"\n' * 2_000_000)
+    code = (
+        "import sys; from edgemod import formats; from edgemod.sources import discover\n"
+        "print(next(formats.rows(discover(sys.argv[1:])[0], ['text'])).count > 0)"
+    )
+    for _ in range(3):
+        told = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+        assert (told.returncode, told.stdout) == (0, "True\n"), told.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "said"),
+    [
+        ("a.csv", "id;text", "separated by ';', not by commas"),
+        ("a.csv", '"id";"text"', "separated by ';', not by commas"),
+        ("a.csv", "id\ttext", "separated by tabs, not by commas"),
+        ("a.tsv", "id,text", "separated by commas, not by tabs"),
+    ],
+)
+@pytest.mark.parametrize("named", [{}, {"text": TEXT}])
+def test_a_csv_with_other_separators(
+    tmp_path: Path, name: str, line: str, said: str, named: dict[str, Any]
+) -> None:
+    (tmp_path / name).write_text(f"{line}\n")
+    with pytest.raises(InputError, match=said) as caught:
+        read(tmp_path / name, **named)
+    assert "convert it" in caught.value.fix
+
+
+@pytest.mark.parametrize(
     "line", ["1,secret", "it is secret!", "id,what you said is secret", "a (secret),b"]
 )
 def test_a_csv_whose_first_line_does_not_look_like_names(tmp_path: Path, line: str) -> None:
@@ -1246,7 +1348,8 @@ def test_no_id_is_said(tmp_path: Path) -> None:
         ),
         (
             {"n": [1]}, {},
-            "a.parquet: no column holds text\n  its columns are: n (int64)",
+            "a.parquet: no column holds text\n  write the texts to a column of strings and name "
+            "it with --text-column; its columns are: n (int64)",
         ),
         (
             {"p": ["x"]}, {"text": ("p",), "conversation": "p"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import signal
 import subprocess
@@ -19,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edgemod import scoring
-from edgemod.errors import InputError
+from edgemod import records, scoring
+from edgemod.errors import InputError, OutputError
 from edgemod.scoring import ScoredFile, filter_scores, score, score_file
 from edgemod.triager import PROBABILITIES, Triager
 from edgemod.words import OUTPUTS, Status
@@ -109,6 +110,59 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_texts_that_are_not_utf8_are_written_as_valid_text(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"in.{form}"
+    if form == "csv":
+        path.write_bytes(b"text,tags\nhello,a\n\xff\xfe,b\xff\n")
+        tags: list[Any] = ["a", "b\ufffd"]
+    else:
+        bad = pa.array([b"hello", b"\xff\xfe"]).cast(pa.string(), safe=False)
+        # The layout of each kind of string, lists of structs included.
+        inner = pa.StructArray.from_arrays([bad], fields=[pa.field("s", pa.string())])
+        nested = pa.ListArray.from_arrays([0, 1, 2], inner)
+        fields = [pa.field("text", pa.string(), nullable=False), pa.field("tags", nested.type)]
+        pq.write_table(pa.Table.from_arrays([bad, nested], schema=pa.schema(fields)), path)
+        tags = [[{"s": "hello"}], [{"s": "\ufffd\ufffd"}]]
+    done, got = scored(path, text=["text"])
+    got.validate(full=True)
+    assert (done.rows, done.unreadable) == (2, 0)
+    assert got["text"].to_pylist() == ["hello", "\ufffd\ufffd"]
+    assert got["tags"].to_pylist() == tags
+    assert got["p_any"].is_valid().to_pylist() == [True, False]
+
+
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_the_input_is_not_replaced(tmp_path: Path, link: Any) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"text": ["hello"]}), path)
+    before, out = path.read_bytes(), path
+    if link is not None:
+        out = tmp_path / "same.parquet"
+        link(path, out)
+    with pytest.raises(OutputError, match="is the input itself"):
+        score_file(path, out, stage="filter")
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_changes_while_it_is_scored_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("text\nhello\n")
+    resolve = records.resolve_columns
+
+    def change(*given: Any, **named: Any) -> Any:
+        path.write_text("text\nworld\n")
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))  # a clock may be coarse
+        return resolve(*given, **named)
+
+    monkeypatch.setattr(records, "resolve_columns", change)
+    with pytest.raises(InputError, match="changed while it was being read"):
+        scored(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_folder_of_files_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         pq.write_table(pa.table({"text": ["a"]}), tmp_path / f"{name}.parquet")
@@ -190,6 +244,13 @@ def test_equal_texts_have_equal_scores(triager: Triager) -> None:
     assert answers[3] != answers[0]
 
 
+def test_what_is_not_utf8_is_not_scored(triager: Triager) -> None:
+    answers = score(["see you at eight", "\udcff\udcfe", "a \ud800"], triager=triager)
+    assert [a.status for a in answers] == ["ok", "not_utf8", "not_utf8"]
+    assert [a.verdict for a in answers] == ["clear", "review", "review"]
+    assert answers[1].probabilities["any"] is None
+
+
 def test_digits_alone_are_not_flagged_as_personal_data(triager: Triager) -> None:
     texts = ["meet at 12:30", "14 88", "2019", "he lives at 12 Elm Street"]
     answers = score([*texts, "my card is 4111 1111 1111 1111"], triager=triager)
@@ -250,10 +311,24 @@ def test_lines_are_scored_as_they_come() -> None:
 def test_texts_of_python_and_arrow_are_scored_alike() -> None:
     texts = ["good morning", "a lone \ud800 surrogate", None, ""]
     plain = filter_scores(texts)
-    valid = [text and text.replace("\ud800", "?") for text in texts]
+    valid = [text if text is None or text.isascii() else None for text in texts]
     for column in (pa.array(valid), pa.chunked_array([valid[:1], valid[1:]])):
         np.testing.assert_array_equal(filter_scores(column), plain)
-    assert np.isnan(plain).all(axis=1).tolist() == [False, False, True, True]
+    assert np.isnan(plain).all(axis=1).tolist() == [False, True, True, True]
+
+
+def test_command_sends_what_is_not_utf8_to_review(tmp_path: Path) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_bytes(b"\xff\xfe\n")
+    for arguments, stdin in (
+        ([os.fsdecode(b"\xff\xfe")], b""),
+        (["--file", lines], b""),
+        ([], b"\xff\xfe\n"),
+    ):
+        told = run("score", "--model", "none", *arguments, stdin=stdin)
+        assert told.returncode == 0, told.stderr
+        answer = json.loads(told.stdout)
+        assert (answer["verdict"], answer["status"]) == ("review", "not_utf8")
 
 
 def test_policy_show_has_thresholds() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,25 @@ def test_a_name_stands_for_one_content(gguf: Path, tmp_path: Path, name: str) ->
     store.add(other, "taken", "guard")
     with pytest.raises(ModelError, match=f'there already is a model "{name}"'):
         store.add(gguf, name, "guard")
+
+
+def test_a_changed_file_can_be_recorded_in_place_of_the_old(gguf: Path) -> None:
+    entry = store.add(gguf, "mine", "guard", "yes-no")
+    gguf.write_bytes(b"GGUF other weights")
+    with pytest.raises(ModelError, match="has changed") as caught:
+        store.verify(entry)
+    command = shlex.split(caught.value.fix.split(": ", 1)[1])
+    assert command == [
+        "edgemod", "model", "add", str(gguf), "--name", "mine", "--template", "yes-no", "--replace"
+    ]  # fmt: skip
+    with pytest.raises(ModelError, match="already") as caught:
+        store.add(gguf, "mine", "guard", "yes-no")
+    assert "--replace" in caught.value.fix
+    store.verify(store.add(gguf, "mine", "guard", "yes-no", replace=True))
+    assert [entry.name for entry in store.list_models()].count("mine") == 1
+    with pytest.raises(ModelError, match="already") as caught:
+        store.add(gguf, "default", "guard", replace=True)
+    assert "--replace" not in caught.value.fix
 
 
 def test_what_cannot_be_added(gguf: Path, tmp_path: Path) -> None:

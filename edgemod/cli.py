@@ -1,18 +1,16 @@
-"""The command line: arguments in, calls of the library, exit codes out.
+"""The command line: arguments in, calls of the library out.
 
-Exit codes: 0 done, 1 an edgemod error, 2 wrong usage, 130 interrupted. Modules that are slow
-to import are imported inside the commands, so that ``--help`` is instant.
+exits.py says how the process ends. Modules that are slow to import are imported inside the
+commands, so that ``--help`` is instant.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import io
 import itertools
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,79 +18,18 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import click
 
-from edgemod import __version__
-from edgemod.errors import EdgemodError, OutputError
+from edgemod import __version__, exits
+from edgemod.errors import OutputError
 
 if TYPE_CHECKING:
     from edgemod.pipeline import Plan, Progress
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-INTERRUPTED = 130
-
-
-def main() -> NoReturn:
-    """Run the command line and exit the process with the documented code."""
-    try:
-        code = cli.main(prog_name="edgemod", standalone_mode=False)
-    except EdgemodError as error:
-        from edgemod.screen import printable
-
-        with contextlib.suppress(OSError):
-            click.echo(f"edgemod: {printable(str(error))}", err=True)
-        sys.exit(error.exit_code)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("edgemod: interrupted", err=True)
-        # At once: an interrupt that native code met would turn an ordinary exit into a signal.
-        sys.stdout.flush()
-        os._exit(INTERRUPTED)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except _NoOutputError as error:
-        # What is still in the buffers must not fail once more at exit.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        if error.errno == errno.EPIPE:  # the reader (head, less) has gone, and wants no more
-            sys.exit(0)
-        with contextlib.suppress(OSError):
-            click.echo(f"edgemod: the output cannot be written: {error}", err=True)
-        sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-class _NoOutputError(Exception):
-    """Standard output or error cannot be written to."""
-
-    def __init__(self, error: OSError) -> None:
-        self.errno = error.errno
-        super().__init__(error.strerror)
-
-
-@contextlib.contextmanager
-def _output() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.EPIPE, errno.ENOSPC) and error.filename is None:
-            raise _NoOutputError(error) from error
-        raise
-
-
-class _Group(click.Group):
-    """Commands whose output may fail: click itself makes an exit 1 of a reader that has gone."""
-
-    def make_context(self, *given: Any, **named: Any) -> click.Context:
-        with _output():  # of --help and --version
-            return super().make_context(*given, **named)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _output():
-            return super().invoke(ctx)
-
 
 @click.group(
-    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=exits.Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="edgemod")
 def cli() -> None:
@@ -102,6 +39,11 @@ def cli() -> None:
     rest, and only the ambiguous ones are exported for people to review. Nothing leaves this
     machine.
     """
+
+
+def main() -> NoReturn:
+    """Run the command line and exit the process with the documented code."""
+    exits.run(cli)
 
 
 # -- options several commands share ------------------------------------------------------------

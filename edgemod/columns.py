@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from edgemod import formats
+from edgemod import csv_files, formats
 from edgemod.errors import InputError
 from edgemod.formats import CONTENTS, PARTS, ROLES, plain_name
 from edgemod.sources import Source, partitions
@@ -155,8 +155,8 @@ def check_columns(source: Source, fields: pa.Schema, columns: Columns) -> None:
         if not count:
             if role in ("id", "thread", "author", "time") and name in partitions(source):
                 continue
-            if source.format == "csv" and len(fields) == 1 and formats.separator(source):
-                raise formats.no_header(source)
+            if source.format == "csv" and len(fields) == 1 and csv_files.separator(source):
+                raise csv_files.no_header(source)
             near = get_close_matches(name, fields.names, n=1)
             hint = f"did you mean '{_clipped(near[0])}'? " if near else ""
             raise InputError(
@@ -346,7 +346,7 @@ def _guess_text(source: Source, fields: pa.Schema) -> tuple[str, str, str]:
             return role, name, "by name"
     if not is_header(source, fields):
         fix = "begin the file with a line of column names, or say which is the --text-column"
-        raise formats.no_header(source, fix)
+        raise csv_files.no_header(source, fix)
     conversations = [f.name for f in fields if message_fields(f.type) is not None]
     if len(conversations) == 1:
         return "conversation", conversations[0], "by type"

@@ -171,13 +171,13 @@ def evaluations(found: Sequence[Evaluation]) -> None:
                     rank.stage,
                     rank.probability,
                     violating,
-                    _area(rank.auprc),
-                    _area(rank.auroc),
+                    area(rank.auprc),
+                    area(rank.auroc),
                 )
             for truly, part in (("violating", line.violating), ("harmless", line.harmless)):
                 if part and part.n:
                     decided = (part.clear, part.flag, part.review)
-                    shares.add_row(line.label, f"{part.n:,}", truly, *map(_percent, decided))
+                    shares.add_row(line.label, f"{part.n:,}", truly, *map(share, decided))
         console.print(areas)
         if shares.row_count:
             console.print(shares)
@@ -186,12 +186,16 @@ def evaluations(found: Sequence[Evaluation]) -> None:
     console.print("in brackets: 95 % intervals", style="dim")
 
 
-def _area(area: Estimate | None) -> str:
-    return f"{area.value:.3f} ({area.low:.2f}-{area.high:.2f})" if area else "-"
+def area(found: Estimate | None) -> str:
+    """An area under a curve with its interval."""
+    return f"{found.value:.3f} ({found.low:.2f}-{found.high:.2f})" if found else "-"
 
 
-def _percent(share: Estimate | None) -> str:
-    return f"{share.value:.1%} ({100 * share.low:.0f}-{100 * share.high:.0f})" if share else "-"
+def share(found: Estimate | None) -> str:
+    """A share with its interval, in percent."""
+    if not found:
+        return "-"
+    return f"{found.value:.1%} ({100 * found.low:.0f}-{100 * found.high:.0f})"
 
 
 def inspection(found: Inspection) -> None:

@@ -157,6 +157,15 @@ def open_parquet(path: str, file: Path) -> pq.ParquetFile:
     raise InputError(problem, where=path, fix=fix)
 
 
+def open_stream(source: Source) -> pa.NativeFile:
+    """A file's bytes, decompressed. Raises InputError where it cannot be opened."""
+    try:
+        file = pa.OSFile(os.fsencode(source.file))
+    except OSError as error:
+        raise unreadable(source.path, error) from error
+    return pa.input_stream(file, compression=COMPRESSIONS.get(source.file.suffix.lower()))
+
+
 def unreadable(path: str, error: OSError) -> InputError:
     """Say why a file could not be read: the system's reason, or pyarrow's, which has none."""
     return InputError(

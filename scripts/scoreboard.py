@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -41,6 +42,7 @@ from edgemod.evaluation import (
 )
 from edgemod.metrics import Estimate, bootstrap
 from edgemod.records import Columns, chunk_of
+from edgemod.screen import area, share
 from edgemod.triager import Triager
 from edgemod.words import ANY, OUTPUTS
 from training_data import TrainingData, load_dev
@@ -106,8 +108,8 @@ def main(
             for label, column in labels.items():
                 known = scored & (column >= 0)
                 if len(np.unique(column[known])) == 2:
-                    area, _ = bootstrap(column[known], theirs[known], resamples, SEED)
-                    opinions[name, label] = area
+                    auprc, _ = bootstrap(column[known], theirs[known], resamples, SEED)
+                    opinions[name, label] = auprc
     out.write_text(page(lines, opinions if peers else None, fingerprints, rows, resamples))
     click.echo(f"{len(chosen)} sets -> {out}")
 
@@ -116,9 +118,11 @@ def main(
 
 
 def _sample(data: TrainingData, rows: int | None) -> TrainingData:
-    """The rows of a set that have a label, or a sample of them."""
+    """The rows of a set that have a label, or a sample of them; ``ACCOUNTS`` as harmless."""
     if data.sets[0] in ACCOUNTS:
-        data.labels[:, OUTPUTS.index(ANY)] = 0
+        labels = data.labels.copy()
+        labels[:, OUTPUTS.index(ANY)] = 0
+        data = replace(data, labels=labels)
     known = np.flatnonzero((data.labels >= 0).any(axis=1))
     if rows is not None and len(known) > rows:
         known = np.sort(np.random.default_rng(SEED).choice(known, rows, replace=False))
@@ -205,7 +209,8 @@ def page(
         "## Verdicts",
         "",
         "What the cascade does at the shipped thresholds, rules included. A record that is "
-        "harmless by one label may violate another category, and be flagged for it.",
+        "harmless by one label may violate another category, and be flagged for it. Accounts of "
+        f"victims ({', '.join(ACCOUNTS)}) have no labels and count as harmless.",
         "",
         *_verdicts(lines),
         "",
@@ -231,9 +236,9 @@ def _areas(lines: list[Evaluation], opinions: Opinions | None) -> Iterator[str]:
         areas = {(rank.stage, rank.probability): rank.auprc for rank in line.rankings}
         for stage in STAGES:
             own = None if line.label == ANY else areas[stage, f"p_{line.label}"]
-            row += [_area(own), _area(areas[stage, f"p_{ANY}"])]
+            row += [area(own), area(areas[stage, f"p_{ANY}"])]
         if opinions is not None:
-            row.append(_area(opinions.get((line.file, line.label))))
+            row.append(area(opinions.get((line.file, line.label))))
         rows.append(row)
     return _table(header, rows)
 
@@ -256,7 +261,7 @@ def _verdicts(lines: list[Evaluation]) -> Iterator[str]:
 
 def _decided(part: Shares | None) -> list[str]:
     assert part is not None
-    return [f"{part.n:,}", *map(_share, (part.clear, part.flag, part.review))]
+    return [f"{part.n:,}", *map(share, (part.clear, part.flag, part.review))]
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -264,16 +269,6 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str
     yield "|---" * len(header) + "|"
     for row in rows:
         yield f"| {' | '.join(row)} |"
-
-
-def _area(area: Estimate | None) -> str:
-    return "-" if area is None else f"{area.value:.3f} ({area.low:.2f}-{area.high:.2f})"
-
-
-def _share(share: Estimate | None) -> str:
-    if share is None:
-        return "-"
-    return f"{share.value:.1%} ({100 * share.low:.0f}-{100 * share.high:.0f})"
 
 
 if __name__ == "__main__":

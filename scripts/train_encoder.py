@@ -6,9 +6,9 @@
 
 DATA is the folder that training_data.py reads. BUILD receives the float weights in the layout of
 the base model, a log of every figure and, while training, the state from which the same command
-goes on; the last command binds the head to the quantized encoder and reports. Needs the extra
-``train`` (torch on a CPU). Two idle cores train on about 2,700 tokens a second: the shipped
-configuration takes about an hour.
+goes on; the last command binds the head to the quantized encoder. scoreboard.py says what came of
+it. Needs the extra ``train`` (torch on a CPU). Two idle cores train on about 2,700 tokens a second:
+the shipped configuration takes about an hour and a half.
 
 What is trained on, by pool: the labelled sets, subreddits as weak labels, archive posts and
 questions, long texts joined from short ones, and hand-written hard cases. The loss is logistic over
@@ -49,9 +49,7 @@ from transformers import BertModel
 
 import training_data
 from assistant_cases import ASSISTANT_SLOTS
-from edgemod.encoder import Encoder, Head, reading, windows
-from edgemod.llama import Llama
-from edgemod.metrics import by_output
+from edgemod.encoder import reading, windows
 from edgemod.store import sha256
 from edgemod.words import ANY, OUTPUTS
 from make_encoder import source_folder
@@ -62,7 +60,6 @@ from training_data import (
     concatenate,
     decorate,
     frame,
-    load_dev,
     load_hard_cases,
     load_train,
     load_weak_topics,
@@ -86,19 +83,6 @@ STYLES: Final = {
 
 UNUSUAL: Final = ("threat_violence", "self_harm", "spam_scam", "illicit", "pii")
 """What an archive of posts hardly ever holds."""
-
-DEV: Final = (
-    ("surge_toxicity", "toxic"),
-    ("toxic_chat_dev", "toxic"),
-    ("beavertails_test_response", ANY),
-    ("harmbench_xstest_response", ANY),
-    ("xstest", "illicit"),
-    ("olid", "toxic"),
-    ("vicomtech_stormfront", "hate"),
-    ("hatemoji_check", "hate"),
-    ("context_toxicity_dev", "toxic"),
-)
-"""Sets of DATA/dev and the output each is measured by."""
 
 
 @dataclass(frozen=True)
@@ -470,36 +454,18 @@ def bind(build: Path, gguf: Path, output: Path) -> None:
     output.chmod(0o644)
 
 
-def report(data: Path, build: Path, gguf: Path, head: Path, most: int) -> None:
-    """AUPRC of whole texts, scored as edgemod scores them, on up to ``most`` rows a set."""
-    encoder = Encoder(Llama(gguf), Head.load(head), name="trained", fingerprint="")
-    labelled = load_train(data)
-    held = labelled.take(labelled.holdout)
-    sets = {"holdout": held, **load_dev(data)}
-    for name, output in (("holdout", None), *DEV):
-        rows = sets[name]
-        if len(rows.texts) > most:
-            rows = rows.take(np.random.default_rng(1).permutation(len(rows.texts))[:most])
-        found = by_output(rows.labels, encoder.score(rows.arrow()).scores)
-        figures = {k: round(v, 4) for k, v in found.items() if output in (None, k)}
-        log(build, set=name, rows=len(rows.texts), auprc=figures)
-    encoder.close()
-
-
 def main() -> None:
     """Run the command line above."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--build", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "encoder.toml")
-    parser.add_argument("--gguf", type=Path, help="bind the head to this GGUF, and report")
+    parser.add_argument("--gguf", type=Path, help="bind the head to this GGUF, instead of training")
     parser.add_argument("--head", type=Path, default=Path("quantized/head.safetensors"))
-    parser.add_argument("--rows", type=int, default=1500, help="most rows of a set to report on")
     options = parser.parse_args()
     options.build.mkdir(parents=True, exist_ok=True)
     if options.gguf:
         bind(options.build, options.gguf, options.head)
-        report(options.data, options.build, options.gguf, options.head, options.rows)
     else:
         train(options.data, options.build, tomllib.loads(options.config.read_text()))
 

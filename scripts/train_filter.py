@@ -1,6 +1,6 @@
 """Train the filter: python scripts/train_filter.py DATA -o quantized/filter.safetensors
 
-DATA is the folder that holds train/, dev/ and archive/ (see training_data.py for what is used).
+DATA is the folder that holds train/ and archive/ (see training_data.py for what is used).
 The language model teaches it on archive posts, so train the encoder first. Takes four minutes on
 two cores, three of them for the language model, and gives the same file each time.
 
@@ -31,7 +31,7 @@ from edgemod.calibration import sigmoid
 from edgemod.filter import Filter, to_bytes
 from edgemod.kernels import ngrams
 from edgemod.metrics import by_output
-from edgemod.words import ANY, OUTPUTS
+from edgemod.words import OUTPUTS
 from model_scores import model_scores
 from training_data import TrainingData, in_holdout, is_weak, without_apart
 
@@ -332,21 +332,11 @@ def thresholds(labels: npt.NDArray[np.int8], scores: Floats, missed: float = 0.0
     return np.array([np.quantile(s, missed) if len(s) else -np.inf for s in found], np.float32)
 
 
-DEV: Final = (
-    ("surge_toxicity", "toxic"),
-    ("olid", "toxic"),
-    ("vicomtech_stormfront", "hate"),
-    ("hatemoji_check", "hate"),
-    ("toxic_chat_dev", "toxic"),
-    ("beavertails_test_response", ANY),
-    ("context_toxicity_dev", "toxic"),
-    ("xstest", "illicit"),
-)
-"""Development sets to report on, and the output that answers each."""
-
-
 def report(loaded: Filter, data: Path, held: TrainingData) -> None:
-    """Print the figures of a trained filter; nothing is chosen by them."""
+    """Print what a trained filter does on the holdout and on archive posts.
+
+    Development sets are left to scoreboard.py.
+    """
     scores = loaded.scores(normalise(held.arrow()))
     weak = is_weak(held)
     limits = thresholds(held.labels[~weak], scores[~weak])
@@ -361,14 +351,6 @@ def report(loaded: Filter, data: Path, held: TrainingData) -> None:
     figures = by_output(held.labels[long], scores[long])
     print(f"texts over 1,000 characters ({long.sum()}): " + _line(figures))
     print("weak topics: " + _line(by_output(held.labels[weak], scores[weak])))
-
-    print("\ndevelopment sets, AUPRC")
-    sets = training_data.load_dev(data)
-    for name, output in DEV:
-        dev = sets[name]
-        figures = by_output(dev.labels, loaded.scores(normalise(dev.arrow())))
-        base = np.mean(dev.labels[dev.labels[:, OUTPUTS.index(output)] >= 0, OUTPUTS.index(output)])
-        print(f"  {name:28} {output:10} {figures[output]:.3f}  (base rate {base:.3f})")
 
     archive = pq.read_table(data / "archive" / "reddit_top_200k.parquet")
     rows = np.sort(np.random.default_rng(SEED).choice(archive.num_rows, 5000, replace=False))
@@ -387,7 +369,7 @@ def _line(figures: dict[str, float]) -> str:
 def main() -> None:
     """Train, quantize, write and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("data", type=Path, help="the folder with train/, dev/ and archive/")
+    parser.add_argument("data", type=Path, help="the folder with train/ and archive/")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the filter file")
     parser.add_argument("--taught", type=int, default=TAUGHT, help="posts; 0: no language model")
     parser.add_argument("--cache", type=Path, help="a folder that keeps the model's scores")

@@ -280,7 +280,7 @@ def is_weak(data: TrainingData) -> npt.NDArray[np.bool_]:
     return np.asarray(np.char.startswith(data.sets, "reddit/") | made)
 
 
-def without_apart(data: TrainingData, apart: Sequence[str] = APART) -> npt.NDArray[np.int8]:
+def without_apart(data: TrainingData) -> npt.NDArray[np.int8]:
     """The labels to learn ``any`` from: unknown for what violates only as spam or personal data.
 
     Advertising and addresses have nothing in common with abuse; one output that answered for all
@@ -288,8 +288,8 @@ def without_apart(data: TrainingData, apart: Sequence[str] = APART) -> npt.NDArr
     set, half of them slogans, say nothing about ``any`` either.
     """
     labels = data.labels.copy()
-    others = [k for k, name in enumerate(CATEGORIES) if name not in apart]
-    columns = [OUTPUTS.index(name) for name in apart]
+    others = [k for k, name in enumerate(CATEGORIES) if name not in APART]
+    columns = [OUTPUTS.index(name) for name in APART]
     only = (labels[:, columns] == 1).any(axis=1) & ~(labels[:, others] == 1).any(axis=1)
     labels[only | (data.sets == "threatgram"), -1] = -1
     return labels

@@ -25,7 +25,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemod import formats
+from edgemod import csv_files, formats
 from edgemod.errors import InputError
 from edgemod.inspection import inspect
 from edgemod.records import (
@@ -913,7 +913,7 @@ def test_csv_goes_on_where_pyarrow_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: bytes, status: str
 ) -> None:
     """A malformed row, or one longer than a block, ends pyarrow's reading."""
-    monkeypatch.setattr(formats, "CSV_BLOCK", 100_000)
+    monkeypatch.setattr(csv_files, "CSV_BLOCK", 100_000)
     path = tmp_path / "a.csv"
     path.write_bytes(MESSY + trouble + b"10,after\n")
     chunks = read(path, chunk_rows=3)
@@ -962,9 +962,9 @@ def test_a_csv_without_a_header(tmp_path: Path, line: str) -> None:
 def test_a_quote_that_is_never_closed_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "CSV_BLOCK", 1 << 20)
+    monkeypatch.setattr(csv_files, "CSV_BLOCK", 1 << 20)
     path = tmp_path / "a.csv"
-    path.write_text('id,text\n0,first\n1,"' + "2,row\n" * (formats.FIELD_CHARACTERS // 6 + 1))
+    path.write_text('id,text\n0,first\n1,"' + "2,row\n" * (csv_files.FIELD_CHARACTERS // 6 + 1))
     assert path.stat().st_size < 20_000_000  # a longer field would hold the file several times
     assert statuses(read(path)) == ["ok", "unreadable"]
 
@@ -993,7 +993,7 @@ def test_a_stray_quote_never_makes_one_text_of_several_records(
     block: int,
     name: str,
 ) -> None:
-    monkeypatch.setattr(formats, "CSV_BLOCK", block)
+    monkeypatch.setattr(csv_files, "CSV_BLOCK", block)
     data = b"\xef\xbb\xbf" + f"id,text\n{body}".encode()
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     chunks = read(tmp_path / name)
@@ -1011,8 +1011,8 @@ def test_quotes_are_checked_as_python_reads_them_strictly(body: str, block: int)
         return [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(formats, "CSV_BLOCK", block)
-        blocks = formats._whole_rows(pa.BufferReader(body.encode()), ",")
+        patch.setattr(csv_files, "CSV_BLOCK", block)
+        blocks = csv_files._whole_rows(pa.BufferReader(body.encode()), ",")
         try:
             expected = rows(body)
         except csv.Error:
@@ -1033,7 +1033,7 @@ def test_quotes_are_checked_as_python_reads_them_strictly(body: str, block: int)
 def test_a_byte_order_mark_inside_a_file_is_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "CSV_BLOCK", 16)
+    monkeypatch.setattr(csv_files, "CSV_BLOCK", 16)
     (tmp_path / "a.csv").write_text("text,n\n" + "\ufeffabc,2\n" * 20)
     assert column(read(tmp_path / "a.csv", text=TEXT), "text") == ["\ufeffabc"] * 20
 
@@ -1103,7 +1103,7 @@ def test_a_csv_header_may_have_empty_cells(tmp_path: Path) -> None:
 
 
 def test_csv_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "CSV_BLOCK", 200)
+    monkeypatch.setattr(csv_files, "CSV_BLOCK", 200)
     draw = random.Random(1)
     rows = [draw.choice(["a,b", "a", "a,b,c"]) for _ in range(500)]
     path = tmp_path / "a.csv"

@@ -1,0 +1,81 @@
+"""How a process ends: errors to messages on stderr and exit codes.
+
+Exit codes: 0 done, 1 an edgemod error, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import click
+
+from edgemod.errors import EdgemodError
+
+INTERRUPTED = 130
+
+
+def run(command: click.Command) -> NoReturn:
+    """Run a command line and exit the process with the documented code."""
+    try:
+        code = command.main(prog_name="edgemod", standalone_mode=False)
+    except EdgemodError as error:
+        from edgemod.screen import printable
+
+        with contextlib.suppress(OSError):
+            click.echo(f"edgemod: {printable(str(error))}", err=True)
+        sys.exit(error.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("edgemod: interrupted", err=True)
+        # At once: an interrupt that native code met would turn an ordinary exit into a signal.
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except _NoOutputError as error:
+        # What is still in the buffers must not fail once more at exit.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        if error.errno == errno.EPIPE:  # the reader (head, less) has gone, and wants no more
+            sys.exit(0)
+        with contextlib.suppress(OSError):
+            click.echo(f"edgemod: the output cannot be written: {error}", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+class _NoOutputError(Exception):
+    """Standard output or error cannot be written to."""
+
+    def __init__(self, error: OSError) -> None:
+        self.errno = error.errno
+        super().__init__(error.strerror)
+
+
+@contextlib.contextmanager
+def _output() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EPIPE, errno.ENOSPC) and error.filename is None:
+            raise _NoOutputError(error) from error
+        raise
+
+
+class Group(click.Group):
+    """Commands whose output may fail: click itself makes an exit 1 of a reader that has gone."""
+
+    def make_context(self, *given: Any, **named: Any) -> click.Context:
+        """Parse the arguments."""
+        with _output():  # of --help and --version
+            return super().make_context(*given, **named)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _output():
+            return super().invoke(ctx)

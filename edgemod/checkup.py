@@ -84,7 +84,13 @@ def _memory() -> list[Finding]:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
         return [Finding("memory", True, "unknown")]
-    return [Finding("memory", total > 2e9, f"{total / 1e9:.1f} GB; a run needs about 1.5 GB")]
+    return [
+        Finding(
+            "memory",
+            total > 2e9,
+            f"{total / 1e9:.1f} GB; a run with two workers needs about 1.5 GB",
+        )
+    ]
 
 
 def _models() -> list[Finding]:

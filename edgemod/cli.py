@@ -203,6 +203,7 @@ def triage(
         for notice in plan.columns.notices:
             click.echo(screen.printable(notice), err=True)
 
+    finished = not restart and pipeline.is_complete(out)
     try:
         with _progress(shown) as on_progress:
             report = pipeline.triage(
@@ -225,6 +226,8 @@ def triage(
         ) from error
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
+    if finished:
+        click.echo("nothing to do: this run was complete. What it reported:", err=True)
     screen.summary(report, out)
 
 
@@ -233,7 +236,12 @@ def _progress(kind: str) -> Iterator[Callable[[Progress], None]]:
     from edgemod import screen
 
     if kind == "json":
-        yield lambda event: click.echo(json.dumps(dataclasses.asdict(event)), err=True)
+
+        def tell(event: Progress) -> None:
+            rounded = dataclasses.replace(event, seconds=round(event.seconds, 1))
+            click.echo(json.dumps(dataclasses.asdict(rounded)), err=True)
+
+        yield tell
     elif kind == "bar":
         with screen.bar() as update:
             yield update
@@ -320,6 +328,8 @@ def score(
         raise click.UsageError(
             f"{texts[0]} names a file: give --file for its lines, or -o for a Parquet file"
         )
+    if len(texts) == 1 and _names_data(texts[0]):
+        raise click.UsageError(f"{texts[0]} reads as the name of a file, and there is none")
     if text:
         raise click.UsageError("--text-column goes with a Parquet file and -o")
     if lines is None and not texts:
@@ -574,6 +584,12 @@ def completion(shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     click.echo(found(cli, {}, "edgemod", "_EDGEMOD_COMPLETE").source())
+
+
+def _names_data(text: str) -> bool:
+    from edgemod.sources import SUFFIXES
+
+    return not any(map(str.isspace, text)) and text.lower().endswith(tuple(SUFFIXES))
 
 
 def _is_file(text: str) -> bool:

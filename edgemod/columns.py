@@ -159,6 +159,8 @@ def check_columns(source: Source, fields: pa.Schema, columns: Columns) -> None:
                 raise csv_files.no_header(source)
             near = get_close_matches(name, fields.names, n=1)
             hint = f"did you mean '{_clipped(near[0])}'? " if near else ""
+            if role == "text" and {part.strip() for part in name.split(",")} <= set(fields.names):
+                hint = "give --text-column once for each of them; "
             raise InputError(
                 f"no column '{_clipped(name)}'",
                 where=source.path,

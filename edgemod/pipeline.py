@@ -180,6 +180,12 @@ def plan(options: Options, *, restart: bool = False) -> Plan:
         crew.stop()
 
 
+def is_complete(out: Path) -> bool:
+    """Whether ``out`` holds a finished run."""
+    state = _read_state(out)
+    return state is not None and state["status"] == "complete"
+
+
 def _check(options: Options) -> None:
     """Raise InputError for an option out of its range."""
     budget = options.review_budget
@@ -487,6 +493,7 @@ def _read_state(out: Path) -> dict[str, Any] | None:
 
 
 def _refuse_changes(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    before, now = _flat(before), _flat(now)
     changed = [
         f"{name} ({_short(before.get(name))} -> {_short(now.get(name))})"
         for name in {**before, **now}
@@ -498,6 +505,15 @@ def _refuse_changes(out: Path, before: dict[str, Any], now: dict[str, Any]) -> N
             where=str(out),
             fix="Give the same options to continue it, --restart to begin anew, or another -o.",
         )
+
+
+def _flat(identity: dict[str, Any]) -> dict[str, Any]:
+    """The identity with each column by itself, so that a message names the one that changed."""
+    columns = identity.get("columns")
+    if not isinstance(columns, dict):
+        return identity
+    apart = {f"{name} column": value for name, value in columns.items()}
+    return {name: value for name, value in identity.items() if name != "columns"} | apart
 
 
 def _short(value: Any) -> str:

@@ -20,9 +20,10 @@ class RunReport:
     ``truncated``: texts cut before scoring, which edgemod never does; long ones are scored in
     several windows (``windowed_texts``). ``failures``: records that could not be scored, by
     status. ``seconds``: time in each stage of work, summed over workers and sessions; ``rates``:
-    texts, or tokens, a second of that time, so of one worker. ``tokens``: of the texts the
-    language model saw, each counted once though windows overlap. ``wall_seconds``: this session,
-    from the first chunk; ``records_per_second``: the records of this session over it.
+    texts, or tokens, a second of that time, so of one worker (``filter_texts``: with the features).
+    ``tokens``: of the texts the language model saw, each counted once though windows overlap.
+    ``wall_seconds``: this session, from the first chunk; ``records_per_second``: the records of
+    this session over it.
     ``peak_memory_bytes``: the greatest resident memory of the parent and each worker, added up;
     pages they share are counted in each.
     """
@@ -84,6 +85,9 @@ class RunReport:
             for stage in tally.seen
             if tally.seconds.get(stage)
         }
+        if tally.seconds.get("filter"):  # it reads what the features have normalised
+            whole = tally.seconds["features"] + tally.seconds["filter"]
+            rates["filter_texts"] = tally.seen["filter"] / whole
         if tally.seconds.get("model"):
             rates["model_tokens"] = tally.tokens / tally.seconds["model"]
         return cls(

@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from edgemod.errors import InputError, OutputError, RunError
 from edgemod.policy import Policy
 from edgemod.records import Chunk
-from edgemod.words import ANY, CATEGORIES, OUTPUTS, Status, Verdict
+from edgemod.words import ANY, CATEGORIES, OUTPUTS, Stage, Status, Verdict
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -54,7 +54,7 @@ REVIEW: Final = pa.schema(
         ("thread_id", pa.string()),
         ("author_id", pa.string()),
         ("time", pa.string()),
-        ("category", pa.string()),  # the decision's, or else the leading one; null if not scored
+        ("category", pa.string()),  # the decision's, or else the leading one; null if unscored
         ("severity", pa.int8()),  # 1 to 5
         ("definition", pa.string()),
         ("reason", pa.string()),
@@ -134,20 +134,18 @@ def pending(chunk: Chunk, decisions: pa.RecordBatch | pa.Table, policy: Policy) 
 
     so a record ranks high for being severe and either likely or uncertain. The leading category
     is the decision's; where that is null, the one with the greatest severity * p. Where it has
-    no probability (a rule's category, say) p is that of "any", or else 0.5. A record without a
-    leading category was not scored: it takes half the severity of the policy's most severe
-    category, so such records neither drown the queue nor vanish in it. A null or empty text has
-    nothing to read and takes 0: the end of the queue.
+    no probability p is that of "any", or else 0.5. A rule that sends a record here says that the
+    models may be wrong about it: its p is at least 0.5. Where the status is not ok there is no
+    score, or one that means nothing: p is 0.5, and without a category in the decision the record
+    has none. It then takes half the severity of the policy's most severe category, so such records
+    neither drown the queue nor vanish in it. A null or empty text has nothing to read and takes 0:
+    the end of the queue.
     """
-    chosen = np.flatnonzero(
-        pc.equal(_strings(decisions["verdict"]), Verdict.review.name).to_numpy(zero_copy_only=False)
-    )
+    chosen = np.flatnonzero(_mask(pc.equal(_strings(decisions["verdict"]), Verdict.review.name)))
     decisions, records = decisions.take(chosen), chunk.records.take(chosen)
     texts = chunk.texts.take(_text_rows(chunk.texts, chosen, decisions["message"]))
     probabilities = np.column_stack([_floats(decisions[f"p_{name}"]) for name in OUTPUTS])
-    leading, priority = _priority(
-        _strings(decisions["category"]), _strings(decisions["status"]), probabilities, policy
-    )
+    leading, priority = _priority(decisions, probabilities, policy)
     category = pa.array(leading, mask=leading < 0)
     columns = {
         "priority": pa.array(priority),
@@ -235,25 +233,28 @@ def _export(
 
 
 def _priority(
-    category: pa.StringArray,
-    status: pa.StringArray,
-    probabilities: FloatMatrix,
-    policy: Policy,
+    decisions: pa.RecordBatch | pa.Table, probabilities: FloatMatrix, policy: Policy
 ) -> tuple[Integers, Floats]:
     """Return each row's leading category (index into the policy's, -1 for none) and priority."""
+    category, stage, status = (
+        _strings(decisions[name]) for name in ("category", "stage", "status")
+    )
+    scored = _mask(pc.equal(status, Status.ok.name))
     names = pa.array([c.name for c in policy.categories], pa.string())
     severity = np.array([c.severity for c in policy.categories], np.float64)
     table = probabilities[:, [OUTPUTS.index(c.name) for c in policy.categories]]
     leading = pc.fill_null(pc.index_in(category, names), -1).to_numpy().astype(np.int64)
-    unnamed = (leading < 0) & ~np.isnan(table).all(axis=1)
+    unnamed = (leading < 0) & scored & ~np.isnan(table).all(axis=1)
     leading[unnamed] = np.argmax(np.nan_to_num(table[unnamed], nan=-1.0) * severity, axis=1)
     known = leading >= 0
     p = np.where(known, table[np.arange(len(table)), leading], np.nan)
     for fallback in (probabilities[:, OUTPUTS.index(ANY)], 0.5):
         p = np.where(np.isnan(p), fallback, p)
+    p = np.where(_mask(pc.equal(stage, Stage.rule.name)), np.maximum(p, 0.5), p)
+    p = np.where(scored, p, 0.5)
     weight = np.where(known, severity[leading], severity.max() / 2)
     priority = weight / 5 * np.maximum(p, _binary_entropy(p))
-    priority[pc.is_in(status, _NOTHING_TO_READ).to_numpy(zero_copy_only=False)] = 0.0
+    priority[_mask(pc.is_in(status, _NOTHING_TO_READ))] = 0.0
     return leading, priority.astype(np.float32)
 
 
@@ -409,22 +410,23 @@ FORMATS: Final = tuple(_WRITERS)
 def _task(row: dict[str, Any]) -> dict[str, Any]:
     """Return one Label Studio task; see "Label Studio JSON format" in its documentation.
 
-    Its Text tags take strings only. A prediction says how sure it is of its own choice.
+    Its Text tags take strings only. A prediction, which fills in an answer, is made where a model
+    holds a violation for more likely than not, and nowhere else: what is here shall not be cleared
+    because edgemod suggested it.
     """
     data = row | {name: row[name] or "" for name in ("text", "context", "definition", "reason")}
     p = None if row["category"] is None else row[f"p_{row['category']}"]
-    if p is None:
+    if p is None or p < 0.5 or row["stage"] not in (Stage.filter.name, Stage.model.name):
         return {"data": data, "predictions": []}
-    choice = Verdict.flag if p >= 0.5 else Verdict.clear
     result = {
         "from_name": "verdict",
         "to_name": "text",
         "type": "choices",
-        "value": {"choices": [choice.name]},
+        "value": {"choices": [Verdict.flag.name]},
     }
     prediction = {
         "model_version": f"edgemod {row['stage']}",
-        "score": max(p, 1 - p),
+        "score": p,
         "result": [result],
     }
     return {"data": data, "predictions": [prediction]}
@@ -484,6 +486,11 @@ def _one(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 def _strings(column: pa.Array | pa.ChunkedArray) -> pa.StringArray:
     return _one(column).cast(pa.string())
+
+
+def _mask(column: pa.BooleanArray) -> npt.NDArray[np.bool_]:
+    mask: npt.NDArray[np.bool_] = column.to_numpy(zero_copy_only=False)
+    return mask
 
 
 def _floats(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float32]:

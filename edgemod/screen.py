@@ -40,8 +40,16 @@ if TYPE_CHECKING:
     from edgemod.store import ModelEntry
 
 
+_LOG_WIDTH = 200
+
+
 class _Console(Console):
     """A console that leaves it to the command line what a reader that has gone means."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr)
+        if not self.is_terminal and "COLUMNS" not in os.environ:
+            self.width = _LOG_WIDTH  # what goes to a log is not cut into lines for nobody
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))

@@ -302,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.results:
         print(results(options.folder, options.results))
+        print("(texts made from templates and disguised on purpose: no measure of accuracy)")
         return
     options.folder.mkdir(parents=True, exist_ok=True)
     tables = make(options.rows, options.seed)

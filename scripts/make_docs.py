@@ -26,7 +26,12 @@ def page() -> str:
         "",
     ]
     for name, command in _commands("edgemod", cli):
-        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+        context = click.Context(
+            command,
+            info_name=name,
+            terminal_width=100,
+            help_option_names=["-h", "--help"],
+        )
         lines += [f"## {name}", "", "```text", command.get_help(context).rstrip(), "```", ""]
     return "\n".join(lines)
 

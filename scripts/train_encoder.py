@@ -18,8 +18,8 @@ the labels that are known. Three things keep a set's style from standing in for 
   with the rest and dropped afterwards, so that base rates are not what is learned;
 - a text is judged by the greatest of its windows, as in scoring, so that the harmless windows of
   a violating text are not taught to be violations;
-- a second head learns the probabilities that another classifier (alt-profanity-check, MIT) gives
-  every text, and archive posts, which nobody labelled, take its opinion on ``toxic``.
+- a second head learns the probabilities that other classifiers give every text (teachers.py), and
+  where no person labelled a text for hate, insults, threats or toxicity, it takes theirs.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from gguf import GGUFReader
+from gguf.quants import dequantize
 from numpy.typing import NDArray
-from profanity_check import predict_prob
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
@@ -52,7 +53,8 @@ from assistant_cases import ASSISTANT_SLOTS
 from edgemod.encoder import reading, windows
 from edgemod.store import sha256
 from edgemod.words import ANY, OUTPUTS
-from make_encoder import source_folder
+from make_encoder import gguf_name, source_folder
+from teachers import OPINIONS, PROFANITY, opinions
 from train_filter import join
 from training_data import (
     TrainingData,
@@ -68,8 +70,16 @@ from training_data import (
 
 Floats = NDArray[np.float32]
 
-TEACHER: Final = len(OUTPUTS)
-"""The column behind the outputs: the other classifier's probability."""
+TEACHERS: Final = len(OUTPUTS)
+"""The first column behind the outputs: the probabilities that other classifiers give."""
+
+TAUGHT: Final = {
+    "hate": "identity_hate",
+    "harassment": "insult",
+    "threat_violence": "threat",
+    "toxic": "toxic",
+}
+"""Outputs that take another classifier's opinion where no person gave a label."""
 
 STYLES: Final = {
     "prompts": "ailuminate_demo_prompts catqa certified_safety_prompts gptfuzz_prompts multijail "
@@ -91,9 +101,9 @@ class Pool:
 
     texts: list[str]
     targets: Floats
-    """(n, 11), columns ``OUTPUTS`` and the teacher: 0 to 1, NaN where unknown."""
+    """(n, 16), columns ``OUTPUTS`` and ``OPINIONS``: 0 to 1, NaN where unknown."""
     importance: Floats
-    """(n, 11): how much each target counts."""
+    """(n, 16): how much each target counts."""
     draw: Floats
     """(n,): how often a row is drawn, relative to the others."""
     style: NDArray[np.int64]
@@ -146,11 +156,18 @@ def pools(data: Path, config: dict[str, Any]) -> Pool:
     for name, factor in config["draw"].items():
         draw[names == name] *= factor
     importance = _importance(targets, draw, names, config["rare"])
-    opinion = np.asarray(predict_prob(texts), np.float32)
-    targets[:, TEACHER], importance[:, TEACHER] = opinion, config["teacher"]
+    opinion = opinions(texts)
+    targets[:, TEACHERS:], importance[:, TEACHERS:] = opinion, config["teacher"]
     is_archive = np.isin(names, ("archive", "tasks"))
-    targets[is_archive, OUTPUTS.index("toxic")] = opinion[is_archive].clip(0.02, 0.98)
-    targets[is_archive, OUTPUTS.index(ANY)] = opinion[is_archive].clip(0.04, 0.96)
+    both = [OPINIONS.index(name) for name in (PROFANITY, "toxic")]
+    toxic = opinion[is_archive][:, both].mean(axis=1)
+    targets[is_archive, OUTPUTS.index("toxic")] = toxic.clip(0.02, 0.98)
+    targets[is_archive, OUTPUTS.index(ANY)] = toxic.clip(0.04, 0.96)
+    for output, name in TAUGHT.items():
+        k = OUTPUTS.index(output)
+        unknown = np.isnan(targets[:, k])
+        targets[unknown, k] = opinion[unknown, OPINIONS.index(name)].clip(0.02, 0.98)
+        importance[unknown, k] = config["taught"]
     styles = {one: style for style, sets in STYLES.items() for one in sets.split()}
     kinds = ["weak_topics" if name.startswith("reddit/") else str(name) for name in names]
     named = [styles.get(kind, kind) for kind in kinds]
@@ -161,8 +178,8 @@ def pools(data: Path, config: dict[str, Any]) -> Pool:
 
 def _targets(data: TrainingData) -> Floats:
     labels = without_apart(data)
-    targets = np.full((len(labels), TEACHER + 1), np.nan, np.float32)
-    targets[:, :TEACHER] = np.where(labels < 0, np.nan, labels)
+    targets = np.full((len(labels), TEACHERS + len(OPINIONS)), np.nan, np.float32)
+    targets[:, :TEACHERS] = np.where(labels < 0, np.nan, labels)
     return targets
 
 
@@ -238,7 +255,7 @@ def _unlabelled(texts: list[str], labels: dict[str, int], name: str) -> tuple[Tr
 
 
 class Network(nn.Module):  # type: ignore[misc]
-    """The encoder, the mean over its tokens, the head, the teacher's head and the offsets."""
+    """The encoder, the mean over its tokens, the head, the teachers' head and the offsets."""
 
     def __init__(self, folder: Path, styles: int, hidden: int) -> None:
         super().__init__()
@@ -247,11 +264,11 @@ class Network(nn.Module):  # type: ignore[misc]
         self.head = nn.Sequential(
             nn.Linear(size, hidden), nn.ReLU(), nn.Dropout(0.1), nn.Linear(hidden, len(OUTPUTS))
         )
-        self.teacher = nn.Linear(size, 1)
+        self.teacher = nn.Linear(size, len(OPINIONS))
         self.offsets = nn.Parameter(torch.zeros(styles, len(OUTPUTS)))
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Log-odds (windows, 11) of windows of token ids; ``mask`` is 1 for real tokens."""
+        """Log-odds (windows, 16) of windows of token ids; ``mask`` is 1 for real tokens."""
         with torch.autocast("cpu", torch.bfloat16):
             states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         states, weight = states.float(), mask[..., None].float()
@@ -308,7 +325,7 @@ def loss_of(
     targets = torch.from_numpy(pool.targets[rows])
     importance = torch.from_numpy(pool.importance[rows])
     offsets = network.offsets[torch.from_numpy(pool.style[rows])]
-    shifted = torch.cat((greatest[:, :TEACHER] + offsets, greatest[:, TEACHER:]), 1)
+    shifted = torch.cat((greatest[:, :TEACHERS] + offsets, greatest[:, TEACHERS:]), 1)
     wanted = targets.nan_to_num(0.0) * (1 - 2 * smooth) + smooth
     each = functional.binary_cross_entropy_with_logits(shifted, wanted, importance, reduction="sum")
     return each / importance.sum().clamp_min(1.0) + decay * network.offsets.square().mean()
@@ -330,17 +347,43 @@ def optimiser_of(network: Network, config: dict[str, Any]) -> torch.optim.Optimi
 def rate_at(seen: int, config: dict[str, Any]) -> float:
     """Share of the peak rate after ``seen`` tokens.
 
-    Cycles rise for a while and fall along a cosine (Loshchilov and Hutter 2017, "SGDR"); those
-    after the first rise to ``restart_peak``.
+    Cycles rise for a while and fall along a cosine (Loshchilov and Hutter 2017, "SGDR"), each to
+    its peak.
     """
     ends = [0, *config["restarts"], config["tokens"]]
     cycle = max(k for k, end in enumerate(ends[:-1]) if end <= seen)
     share = min((seen - ends[cycle]) / (ends[cycle + 1] - ends[cycle]), 1.0)
     scale = min(share / config["warmup"], 1.0) * 0.5 * (1 + np.cos(np.pi * share))
-    return float(max(scale, 1e-3)) * (config["restart_peak"] if cycle else 1.0)
+    return float(max(scale, 1e-3)) * float(config["peaks"][cycle])
 
 
-def train(data: Path, build: Path, config: dict[str, Any]) -> None:
+def take_up(network: Network, shipped: Path) -> None:
+    """Start from the models in ``shipped``: the GGUF's weights, dequantized, and its head.
+
+    The styles' offsets were not shipped: they start anew.
+    """
+    tensors = {t.name: t for t in GGUFReader(shipped / "encoder.gguf").tensors}
+    kept: dict[str, torch.Tensor] = {}
+    for name, weight in network.encoder.state_dict().items():
+        tensor = tensors[gguf_name(name)]
+        values = dequantize(tensor.data, tensor.tensor_type).reshape(weight.shape)
+        kept[name] = torch.from_numpy(np.ascontiguousarray(values, np.float32))
+    network.encoder.load_state_dict(kept)
+    head = {k: torch.from_numpy(v) for k, v in load_file(shipped / "head.safetensors").items()}
+    first, last = network.head[0], network.head[-1]
+    units = first.weight.shape[0]
+    with torch.no_grad():
+        first.weight.copy_(head["hidden.weight"][:units])
+        first.bias.copy_(head["hidden.bias"][:units])
+        last.weight.copy_(head["output.weight"][:, :units])
+        last.bias.copy_(head["output.bias"])
+        network.teacher.weight[0] = head["hidden.weight"][units]
+        network.teacher.bias[0] = head["hidden.bias"][units]
+
+
+def train(
+    data: Path, build: Path, config: dict[str, Any], shipped: Path | None, begun: int
+) -> None:
     """Train, or go on training; the averaged weights are written to ``build``."""
     torch.manual_seed(config["seed"])
     folder = source_folder()
@@ -355,11 +398,13 @@ def train(data: Path, build: Path, config: dict[str, Any]) -> None:
         for one in tokenizer.encode_batch(read, add_special_tokens=False)
     ]
     network = Network(folder, int(pool.style.max()) + 1, config["hidden"])
+    if shipped:
+        take_up(network, shipped)
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config["average"])
     )
     optimiser = optimiser_of(network, config)
-    state, seen, part = build / "state.pt", 0, 0
+    state, seen, part = build / "state.pt", begun, begun // config["batch_tokens"]
     if state.exists():
         saved = torch.load(state, weights_only=True)
         network.load_state_dict(saved["network"])
@@ -414,17 +459,20 @@ def write(network: Network, folder: Path, build: Path, config: dict[str, Any]) -
     (build / "config.edgemod.json").write_text(json.dumps(config, indent=1))
 
 
-def head_of(network: Network, opinion: dict[str, float]) -> dict[str, Any]:
-    """The head's tensors, with some of the other classifier's log-odds t added to some outputs.
+def head_of(network: Network, opinion: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """The head's tensors, with some of the other classifiers' log-odds t added to some outputs.
 
-    Two more rectified units carry t, since relu(t) - relu(-t) = t. ``opinion``: the share of t
-    that an output takes.
+    Two more rectified units carry each t, since relu(t) - relu(-t) = t. ``opinion``: output to
+    the share that it takes of each of ``OPINIONS``.
     """
     weights = [network.head[0], network.head[-1], network.teacher]
     (hidden, a), (output, b), (other, c) = (
         (layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in weights
     )
-    share = np.array([[opinion.get(name, 0.0)] for name in OUTPUTS], np.float32)
+    share = np.array(
+        [[opinion.get(output, {}).get(name, 0.0) for name in OPINIONS] for output in OUTPUTS],
+        np.float32,
+    )
     return {
         "hidden.weight": np.concatenate((hidden, other, -other)),
         "hidden.bias": np.concatenate((a, c, -c)),
@@ -462,12 +510,15 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "encoder.toml")
     parser.add_argument("--gguf", type=Path, help="bind the head to this GGUF, instead of training")
     parser.add_argument("--head", type=Path, default=Path("quantized/head.safetensors"))
+    parser.add_argument("--start", type=Path, help="go on from the models in this folder")
+    parser.add_argument("--begun", type=int, default=0, help="tokens that they have seen")
     options = parser.parse_args()
     options.build.mkdir(parents=True, exist_ok=True)
     if options.gguf:
         bind(options.build, options.gguf, options.head)
     else:
-        train(options.data, options.build, tomllib.loads(options.config.read_text()))
+        config = tomllib.loads(options.config.read_text())
+        train(options.data, options.build, config, options.start, options.begun)
 
 
 if __name__ == "__main__":

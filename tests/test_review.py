@@ -27,7 +27,7 @@ from edgemod.errors import InputError, OutputError, RunError
 from edgemod.policy import Category, Policy
 from edgemod.records import RECORDS, TEXTS, Chunk
 from edgemod.review import FORMATS, PENDING, REVIEW, ReviewSummary, export, pending
-from edgemod.words import CATEGORIES, OUTPUTS, Status, Verdict
+from edgemod.words import CATEGORIES, OUTPUTS, Stage, Status, Verdict
 
 Row = dict[str, Any]
 
@@ -82,8 +82,8 @@ def naive_priority(row: Row, policy: Policy) -> float:
     if row.get("status") in ("null_text", "empty_text"):
         return 0.0
     severities = {c.name: c.severity for c in policy.categories}
-    category = row.get("category")
-    if category is None:
+    category, scored_at_all = row.get("category"), row.get("status", "ok") == "ok"
+    if category is None and scored_at_all:
         scored = [c for c in severities if row.get(f"p_{c}") is not None]
         category = max(scored, key=lambda c: severities[c] * row[f"p_{c}"], default=None)
     if category is None:
@@ -92,8 +92,10 @@ def naive_priority(row: Row, policy: Policy) -> float:
         severity, p = severities[category], row.get(f"p_{category}")
     if p is None:
         p = row.get("p_any")
-    if p is None:
+    if p is None or not scored_at_all:
         p = 0.5
+    if row.get("stage") == "rule":
+        p = max(p, 0.5)
     entropy = -sum(q * math.log2(q) for q in (p, 1 - p) if q > 0)
     return severity / 5 * max(p, entropy)
 
@@ -103,6 +105,7 @@ decision_rows = st.fixed_dictionaries(
     {
         "verdict": st.sampled_from([verdict.name for verdict in Verdict]),
         "category": st.none() | st.sampled_from([c.name for c in POLICY.categories]),
+        "stage": st.sampled_from([stage.name for stage in Stage]),
         "status": st.sampled_from([status.name for status in Status]),
         **{f"p_{name}": probability for name in OUTPUTS},
     }
@@ -161,6 +164,23 @@ def test_unscored_records_rank_between_severe_and_mild_ones() -> None:
     priority = pending(*decide(rows), POLICY)["priority"].to_pylist()
     assert priority == sorted(priority)
     assert priority[0] == 0
+
+
+def test_what_a_rule_sends_ranks_as_doubtful_however_sure_the_models_are() -> None:
+    rows: list[Row] = [
+        {"category": "hate", "p_hate": 0.01},
+        {"category": "hate", "p_hate": 0.01, "stage": "rule"},
+        {"category": "hate", "p_hate": 0.5},
+    ]
+    low, by_rule, doubtful = pending(*decide(rows), POLICY)["priority"].to_pylist()
+    assert low < by_rule == doubtful
+
+
+def test_a_score_of_a_language_that_is_not_supported_gives_no_category() -> None:
+    rows: list[Row] = [{"status": "unsupported_language", "stage": "status", "p_hate": 0.9}]
+    table = pending(*decide(rows), POLICY)
+    assert table["category"].to_pylist() == [None]
+    assert table["priority"].to_pylist() == pytest.approx([5 / 2 / 5])
 
 
 def test_pending_mends_what_is_not_utf8() -> None:
@@ -295,6 +315,8 @@ AWKWARD: list[Row] = [
     {"text": "naïve 日本 🎲 e\u0301", "context": "", "message": 3, "role": "user", "priority": 0.5},
     {"text": None, "category": None, "severity": None, "p_hate": None, "priority": 0.4},
     {"text": "'=already", "p_hate": 0.1, "priority": 0.3},
+    {"text": "sure", "p_hate": 0.9, "priority": 0.2},
+    {"text": "a rule's", "p_hate": 0.9, "stage": "rule", "priority": 0.1},
 ]
 
 
@@ -393,9 +415,12 @@ def test_label_studio_tasks_fit_their_configuration(
             assert result["from_name"] == choices.attrib["name"]
             assert result["to_name"] == choices.attrib["toName"]
             assert result["type"] == "choices"
-            assert set(result["value"]["choices"]) <= allowed
+            assert result["value"]["choices"] == ["flag"]
+            assert "flag" in allowed
             assert 0.5 <= prediction["score"] <= 1
-    assert [len(task["predictions"]) for task in tasks] == [1, 1, 1, 1, 1, 0, 1]
+    assert [row["text"] for row, task in zip(rows, tasks, strict=True) if task["predictions"]] == [
+        "sure"
+    ]
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -9,6 +9,10 @@ is scored once, by one of --jobs processes; all figures come from those scores. 
 reads every text, about 3.5 million tokens at 3,000 a second a core: 10 to 15 minutes on two idle
 cores, by estimate.
 
+--disguised N measures what disguises cost: N violating rows of each set, with half of their words
+in leetspeak, in letters that look alike, spelled out or cut by zero-width spaces, among its
+harmless rows as they are.
+
 --cache keeps the scores of each set under the fingerprints of policy, filter, model and calibration
 and the texts. It does not see changes in edgemod's code: empty it after one.
 """
@@ -16,7 +20,8 @@ and the texts. It does not see changes in edgemod's code: empty it after one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -45,6 +50,7 @@ from edgemod.records import Columns, chunk_of
 from edgemod.screen import area, share
 from edgemod.triager import Triager
 from edgemod.words import ANY, OUTPUTS
+from make_demo import homoglyphs, leet, spaced, zero_width
 from training_data import TrainingData, load_dev
 
 PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "scoreboard.md"
@@ -59,8 +65,12 @@ SEED: Final = 0
 _SLICE: Final = 500
 _TEXT: Final = Columns(("text",), None, None, None, None, None, None, ())
 
+_WORD: Final = re.compile(r"\w{3,}")
+
 Opinions = dict[tuple[str, str], Estimate]
 """The peer's AUPRC by set and label."""
+Disguised = dict[tuple[str, str, str], tuple[Estimate, Estimate]]
+"""By set, label and stage: AUPRC as the texts are, and with the violating ones disguised."""
 
 
 @click.command(help=__doc__)
@@ -71,6 +81,7 @@ Opinions = dict[tuple[str, str], Estimate]
 @click.option("--set", "sets", multiple=True, help="Only this set; repeat for several.")
 @click.option("--peers", is_flag=True, help=f"Measure {PEER}, too, where it is installed.")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
+@click.option("--disguised", "veiled", type=click.IntRange(1), help="Rows of each set to disguise.")
 @click.option("--cache", type=click.Path(path_type=Path, file_okay=False))
 def main(
     data: Path,
@@ -80,6 +91,7 @@ def main(
     sets: tuple[str, ...],
     peers: bool,
     jobs: int,
+    veiled: int | None,
     cache: Path | None,
 ) -> None:
     """Score, evaluate and write."""
@@ -87,22 +99,34 @@ def main(
     if unknown := {*sets} - {*loaded}:
         raise click.UsageError(f"no such set: {', '.join(sorted(unknown))}")
     chosen = {name: _sample(loaded[name], rows) for name in sets or loaded}
+    veiled_rows = {
+        name: _violating(part, veiled)
+        for name, part in chosen.items()
+        if veiled and any(len({0, 1} & {*column}) == 2 for column in labels_of(part).values())
+    }
+    disguised = [disguise(chosen[name].take(rows)) for name, rows in veiled_rows.items()]
+    asked = [*chosen.values(), *disguised]
     with open_triager() as triager:
         fingerprints = triager.fingerprints()
     with (
         ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
         click.progressbar(
-            pool.map(partial(measured, fingerprints, cache), chosen.values()),
-            length=len(chosen),
+            pool.map(partial(measured, fingerprints, cache), asked),
+            length=len(asked),
             label="sets",
         ) as answers,
     ):
-        found = dict(zip(chosen, answers, strict=True))
+        every = [*answers]
+    found = dict(zip(chosen, every, strict=False))
+    found_disguised = dict(zip(veiled_rows, every[len(chosen) :], strict=True))
     lines: list[Evaluation] = []
     opinions: Opinions = {}
+    costs: Disguised = {}
     for name, part in chosen.items():
         labels, given = labels_of(part), found[name]
         lines += assess(name, labels, given, fingerprints, resamples=resamples, seed=SEED)
+        for label, column in labels.items() if name in veiled_rows else ():
+            costs |= _cost(name, label, column, given, veiled_rows[name], found_disguised[name])
         if peers and (theirs := peer(part.texts)) is not None:
             scored = ~np.isnan(given.probabilities["filter"][:, -1])
             for label, column in labels.items():
@@ -110,7 +134,8 @@ def main(
                 if len(np.unique(column[known])) == 2:
                     auprc, _ = bootstrap(column[known], theirs[known], resamples, SEED)
                     opinions[name, label] = auprc
-    out.write_text(page(lines, opinions if peers else None, fingerprints, rows, resamples))
+    shown = opinions if peers else None
+    out.write_text(page(lines, shown, costs, fingerprints, rows, resamples))
     click.echo(f"{len(chosen)} sets -> {out}")
 
 
@@ -169,6 +194,51 @@ def _slice(triager: Triager, texts: pa.LargeStringArray) -> Measured:
     return measure(triager, chunk, STAGES)
 
 
+def _violating(data: TrainingData, rows: int) -> npt.NDArray[np.int64]:
+    """Rows that violate something, a sample of them: what is to be disguised."""
+    violating = np.flatnonzero((data.labels == 1).any(axis=1))
+    if len(violating) <= rows:
+        return violating
+    return np.sort(np.random.default_rng(SEED).choice(violating, rows, replace=False))
+
+
+def disguise(data: TrainingData) -> TrainingData:
+    """The texts with half of their words written around a filter, one way for a whole text."""
+    random = np.random.default_rng(SEED)
+    texts = []
+    for text in data.texts:
+        way = (leet, homoglyphs, spaced, zero_width)[random.integers(4)]
+
+        def change(match: re.Match[str], way: Callable[[str], str] = way) -> str:
+            return way(match[0]) if random.random() < 0.5 else match[0]
+
+        texts.append(_WORD.sub(change, text))
+    return replace(data, texts=texts)
+
+
+def _cost(
+    name: str,
+    label: str,
+    column: npt.NDArray[np.int8],
+    given: Measured,
+    rows: npt.NDArray[np.int64],
+    veiled: Measured,
+) -> Disguised:
+    """AUPRC of a label by each stage, before and after; the same records in both."""
+    kept = column == 0
+    kept[rows[column[rows] == 1]] = True
+    found: Disguised = {}
+    for stage in STAGES:
+        k = OUTPUTS.index(label)
+        before, after = given.probabilities[stage][:, k], given.probabilities[stage][:, k].copy()
+        after[rows] = veiled.probabilities[stage][:, k]
+        some = kept & ~np.isnan(before) & ~np.isnan(after)
+        if len(np.unique(column[some])) == 2:
+            areas = [bootstrap(column[some], p[some], 200, SEED)[0] for p in (before, after)]
+            found[name, label, stage] = (areas[0], areas[1])
+    return found
+
+
 def peer(texts: list[str]) -> npt.NDArray[np.float64] | None:
     """The peer's probability of each text, (n,); None where it is not installed."""
     if find_spec("profanity_check") is None:
@@ -184,6 +254,7 @@ def peer(texts: list[str]) -> npt.NDArray[np.float64] | None:
 def page(
     lines: list[Evaluation],
     opinions: Opinions | None,
+    costs: Disguised,
     fingerprints: Mapping[str, str],
     rows: int | None,
     resamples: int,
@@ -214,6 +285,7 @@ def page(
         "",
         *_verdicts(lines),
         "",
+        *_disguises(costs),
         "## What was measured",
         "",
         *_table(("part", "fingerprint"), ((k, f"`{v}`") for k, v in fingerprints.items())),
@@ -257,6 +329,26 @@ def _verdicts(lines: list[Evaluation]) -> Iterator[str]:
         for line in lines
     ]
     return _table(header, rows)
+
+
+def _disguises(costs: Disguised) -> list[str]:
+    if not costs:
+        return []
+    rows = [
+        [name, label, *(f"{area(a)} to {area(b)}, {b.value - a.value:+.3f}" for a, b in by_stage)]
+        for name, label in dict.fromkeys((name, label) for name, label, _ in costs)
+        if (by_stage := [costs[name, label, stage] for stage in STAGES])
+    ]
+    return [
+        "## Disguised",
+        "",
+        "AUPRC of the label's own probability before and after violating texts were disguised: "
+        "half of their words in leetspeak, in letters that look alike, spelled out, or cut by "
+        "zero-width spaces. Harmless texts are as they were. A sample of the violating rows.",
+        "",
+        *_table(("set", "label", *STAGES), rows),
+        "",
+    ]
 
 
 def _decided(part: Shares | None) -> list[str]:

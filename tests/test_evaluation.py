@@ -345,14 +345,26 @@ def test_scoreboard_writes_a_page_and_keeps_scores(tmp_path: Path) -> None:
         told = CliRunner().invoke(
             scoreboard.main,
             [str(tmp_path), "-o", str(tmp_path / "page.md"), "--rows", "30", "--bootstrap", "20",
-             "--jobs", "1", "--peers", "--cache", str(tmp_path / "cache")],
+             "--jobs", "1", "--peers", "--disguised", "4", "--cache", str(tmp_path / "cache")],
         )  # fmt: skip
         assert told.exit_code == 0, told.output
         pages.append((tmp_path / "page.md").read_text())
-        assert len([*(tmp_path / "cache").iterdir()]) == 2
+        assert len([*(tmp_path / "cache").iterdir()]) == 3
     assert pages[0] == pages[1]
     rows = [line.split(" | ") for line in pages[0].splitlines() if line.startswith("| mixed")]
-    assert [row[1] for row in rows] == ["toxic", "toxic"]
+    assert [row[1] for row in rows] == ["toxic", "toxic", "toxic"]
     assert len(rows[0]) == 4 + 6 + 1
     assert [line for line in pages[0].splitlines() if line.startswith("| benign | any | 0 | - ")]
+    assert all(" to " in cell for cell in rows[2][2:])
     assert not any(text in pages[0] for text in texts[:-1])
+
+
+def test_disguises_change_half_of_the_words_and_no_label() -> None:
+    texts = ["you are a dreadful horrible awful person and everybody knows that about you"] * 8
+    labels = np.ones((8, len(OUTPUTS)), np.int8)
+    part = TrainingData(texts, labels, np.array(texts), np.ones(8, np.float32), np.zeros(8, bool))
+    veiled = scoreboard.disguise(part)
+    assert scoreboard.disguise(part).texts == veiled.texts
+    assert len({*veiled.texts}) > 4
+    assert all(text != texts[0] for text in veiled.texts)
+    np.testing.assert_array_equal(veiled.labels, labels)

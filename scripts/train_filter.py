@@ -1,8 +1,8 @@
 """Train the filter: python scripts/train_filter.py DATA -o quantized/filter.safetensors
 
 DATA is the folder that holds train/ and archive/ (see training_data.py for what is used).
-The language model teaches it on archive posts, so train the encoder first. Takes four minutes on
-two cores, three of them for the language model, and gives the same file each time.
+The language model teaches it on archive posts, so train the encoder first. Takes ten minutes on
+two cores, eight of them for the language model, and gives the same file each time.
 
 The model is linear, so training is short: AdaGrad (Duchi et al. 2011) on the logistic loss of
 every known label, all outputs in one pass, through the same windows that scoring uses: a
@@ -54,7 +54,7 @@ BURIED: Final = 24_000
 """Short texts, harmful and harmless, put into harmless ones."""
 FRAMED: Final = 6_000
 """Requests with what people put around them."""
-TAUGHT: Final = 16_000
+TAUGHT: Final = 40_000
 """Archive posts on which the language model teaches the filter."""
 TAUGHT_WEIGHT: Final = 0.5
 JOINED: Final = 6_000

@@ -1,56 +1,83 @@
-"""CSV files: the header, rows as pyarrow reads them, and rows one by one where it cannot.
+"""CSV files: the header, and the rows as pyarrow reads them.
 
-pyarrow is fast and gives up at a malformed row; Python's reader goes on after it. Both take the
-quotes strictly: a stray one must make its record unreadable, never one text of many.
+pyarrow gives up at a malformed row, and takes what a stray quote makes of many rows for one. So
+edgemod looks for the ends of rows itself, quotes taken strictly, and hands pyarrow whole ones: a
+malformed row, or one that is too long, costs itself alone.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import functools
 import re
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import chain, compress, groupby
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from edgemod.errors import InputError
-from edgemod.sources import DAMAGE, Source, open_stream
+from edgemod.sources import DAMAGE, Source, content, format_suffix
 
-CSV_BLOCK: Final = 16 << 20
-"""Bytes of CSV parsed at a time; a row that is longer is left to the slower reader."""
-
-FIELD_CHARACTERS: Final = 1 << 24
-"""Longest CSV field, as Python's reader counts, which holds 4 bytes for each character: a quote
-that is never closed costs some 100 MB before the rest of the file is given up as one row."""
+ROW_BYTES: Final = 1 << 25
+"""Longest row of a CSV. Of a longer one nothing is kept but where it ends."""
 
 NAME_CHARACTERS: Final = 64
 """Longest name of a CSV column: what is longer is taken for a record."""
 
-_LINE_CHARACTERS: Final = 1 << 16
-"""Characters of a first line in which another separator is looked for."""
+_LINE_BYTES: Final = 1 << 16
+"""Bytes of a first line in which another separator is looked for."""
 
 _OPEN_FIELD: Final = re.compile(rb'"(?:[^"]++|"")*+')
 """A quoted field without the quote that closes it."""
 
-_AFTER_QUOTE: Final = """expected after '"'"""
-"""What csv.Error says of text after a closing quote, in Python 3.11 to 3.14."""
 
-csv.field_size_limit(FIELD_CHARACTERS)
+class _Grammar(NamedTuple):
+    """What the bytes of a CSV are made of, each an expression that matches without a choice.
+
+    Wherever one is matched, the byte before is the end of a field or row.
+    """
+
+    part: re.Pattern[bytes]
+    """A row without its end, as far as it is sound."""
+    rows: re.Pattern[bytes]
+    """Sound rows, any number."""
+    row: re.Pattern[bytes]
+    """One sound row."""
+    line: re.Pattern[bytes]
+    """One row; a torn one, with text after a closing quote, up to the end of that line."""
+    field: re.Pattern[bytes]
+    """One field of a sound row, and what ends it."""
+
+
+@functools.cache
+def _grammar(delimiter: str) -> _Grammar:
+    ends = re.escape(delimiter).encode() + rb"\n\r"
+    quoted = rb'"(?:[^"]++|"")*+"'
+    # A quote opens a field only at its start; elsewhere it stands for itself.
+    part = rb'(?:[^"\n\r]++|(?<=[^%b])"|(?<=[%b])%b(?=[%b]))*+' % (ends, ends, quoted, ends)
+    return _Grammar(
+        part=re.compile(part),
+        rows=re.compile(rb"(?:%b[\n\r])*+" % part),
+        row=re.compile(rb"%b[\n\r]" % part),
+        line=re.compile(rb"%b(?:%b[^\n\r]++)?+[\n\r]" % (part, quoted)),
+        field=re.compile(rb"(?:%b|[^%b]*+)[%b]" % (quoted, ends, ends)),
+    )
 
 
 def schema(source: Source) -> pa.Schema:
     """The columns of a CSV, all strings; none of one without a line.
 
-    Raises InputError where the first line cannot be a header, UnicodeError where it is not UTF-8,
-    csv.Error where it is malformed, OSError where the file cannot be read.
+    Raises InputError where the first line cannot be a header or the file cannot be opened,
+    UnicodeError where that line is not UTF-8, OSError where it cannot be read.
     """
-    with _decoded(source) as lines:
-        rows = csv.reader(lines, delimiter=_delimiter(source), strict=True)
-        header = next(filter(None, rows), [])
-    for name in header:
-        name.encode()  # raises if it is not UTF-8
+    grammar = _grammar(_delimiter(source))
+    rows = next(_whole_rows(content(source), grammar), b"")
+    if rows is None:
+        raise no_header(source)
+    fields = grammar.field.findall(rows, *_first_row(rows, grammar))
+    header = [_unquoted(field[:-1]).decode() for field in fields]
     names = [name for name in header if name.strip()]
     distinct = len(set(names)) == len(names)
     if header and not (names and distinct and max(map(len, names)) <= NAME_CHARACTERS):
@@ -58,13 +85,23 @@ def schema(source: Source) -> pa.Schema:
     return pa.schema([(name, pa.string()) for name in header])
 
 
+def _first_row(rows: bytes, grammar: _Grammar) -> tuple[int, int]:
+    """Where the first row that is not blank starts and ends."""
+    start = len(rows) - len(rows.lstrip(b"\n\r"))
+    return start, _end(grammar.row, rows, start)
+
+
+def _unquoted(field: bytes) -> bytes:
+    return field[1:-1].replace(b'""', b'"') if field.startswith(b'"') else field
+
+
 def separator(source: Source) -> str | None:
     """What seems to separate the columns of a CSV in which nothing does, or None."""
     try:
-        with _decoded(source) as lines:
-            line = lines.readline(_LINE_CHARACTERS)
-    except DAMAGE:
+        start = next(content(source), b"")[:_LINE_BYTES]
+    except OSError:
         return None
+    line = next(iter(start.splitlines()), b"").decode("latin-1")
     if _delimiter(source) in line:
         return None
     return next((other for other in (";", "\t", "|", ",") if other in line), None)
@@ -90,67 +127,116 @@ def no_header(source: Source, fix: str = "") -> InputError:
     )
 
 
-def batches(source: Source, header: Sequence[str], fields: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Yield the rows in order, the columns ``fields`` of them, as pyarrow reads them.
+def batches(
+    source: Source, header: Sequence[str], fields: pa.Schema
+) -> Iterator[pa.RecordBatch | int]:
+    """Yield the rows in order, the columns ``fields`` of them; for malformed ones how many.
 
-    ``header``: the names of all columns. Bytes are not checked to be UTF-8. Raises one of DAMAGE at
-    the first row that is malformed; the rows before it in its block have not come.
+    ``header``: the names of all columns. Bytes are not checked to be UTF-8. What follows a quote
+    that is never closed, or the place where a file can no longer be read, is one malformed row.
     """
-    start = True
-    for data in _whole_rows(open_stream(source), _delimiter(source)):
-        table = pa_csv.read_csv(
-            pa.BufferReader(data),
-            read_options=pa_csv.ReadOptions(
-                use_threads=False,
-                block_size=len(data) + 1,
-                column_names=[] if start else header,  # [] reads them from the first row
-            ),
-            parse_options=pa_csv.ParseOptions(
-                delimiter=_delimiter(source), newlines_in_values=True
-            ),
-            convert_options=pa_csv.ConvertOptions(
-                check_utf8=False, include_columns=fields.names, column_types=fields
-            ),
-        )
-        start = False
-        yield from table.to_batches()
+    grammar = _grammar(_delimiter(source))
+    below_header = False
+    try:
+        for rows in _whole_rows(content(source), grammar):
+            if rows is None:
+                yield 1
+                continue
+            if not below_header:
+                _, end = _first_row(rows, grammar)
+                rows, below_header = rows[end - 1 :], True
+            yield from _parsed(rows, source, header, fields)
+    except OSError:
+        yield 1
 
 
-def _whole_rows(stream: pa.NativeFile, delimiter: str) -> Iterator[pa.Buffer]:
-    """Yield a CSV's bytes, about a block of whole rows at a time, each after a line end.
+def _parsed(
+    rows: bytes, source: Source, header: Sequence[str], fields: pa.Schema
+) -> Iterator[pa.RecordBatch | int]:
+    """Yield a stretch of whole rows as ``batches`` does."""
+    if not rows.strip(b"\n\r"):
+        return
+    try:
+        yield from _table(rows, source, header, fields).to_batches()
+        return
+    except DAMAGE:
+        pass
+    # A row has more or fewer fields than the header: pyarrow gets the others.
+    grammar = _grammar(_delimiter(source))
+    each = [row for row in grammar.row.findall(rows) if len(row) > 1]  # the others are blank
+    whole = [len(grammar.field.findall(row)) == len(header) for row in each]
+    table = None
+    if any(whole):
+        with suppress(*DAMAGE):
+            table = _table(b"\n" + b"".join(compress(each, whole)), source, header, fields)
+    if table is None or table.num_rows != sum(whole):
+        yield len(each)
+        return
+    start = 0
+    for sound, group in groupby(whole):
+        count = len(list(group))
+        if sound:
+            yield from table.slice(start, count).to_batches()
+            start += count
+        else:
+            yield count
 
-    Raises ArrowInvalid at a row that is longer than a block, or has a malformed quoted field.
-    pyarrow accepts a quote that is still open at the end of the file, and text after a closing
-    quote: what a stray quote opened and the next quoted field closed. Either would make one record
-    of many.
+
+def _table(rows: bytes, source: Source, header: Sequence[str], fields: pa.Schema) -> pa.Table:
+    """Read whole rows after a line end; raises one of DAMAGE if any is malformed.
+
+    To pyarrow that line end is a blank line, and keeps it from taking a row that begins with a byte
+    order mark for the start of a file.
     """
-    ends = re.escape(delimiter).encode() + rb"\n\r"
-    # A quote opens a field only at its start; elsewhere it stands for itself.
-    row = rb'(?:[^"\n\r]++|(?<=[^%b])"|(?<=[%b])"(?:[^"]++|"")*+"(?=[%b]))*+' % (ends, ends, ends)
-    part, rows = re.compile(row), re.compile(rb"(?:%b[\n\r])*+" % row)
-    # A line end before a row is a blank line to pyarrow, and keeps it from taking a row that begins
-    # with a byte order mark for the start of a file.
-    rest = b"\n"
-    block, first = b"", True
-    with stream:
-        while first or block:
-            block = stream.read(CSV_BLOCK)
-            data = rest + (block.removeprefix(b"\xef\xbb\xbf") if first else block or b"\n")
-            first = False
-            if b'"' in data:
-                end = _end(rows, data, 1)
-                at = _end(part, data, end)  # of what the row has that is sound
-                closed = at < len(data) and _end(_OPEN_FIELD, data, at)
-                # A quote that is the last byte may be the first of two.
-                if at < len(data) and (not block or closed < len(data) - data.endswith(b'"')):
-                    raise pa.ArrowInvalid("a quoted field is not closed, or is followed by text")
-            else:
-                end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
-            if len(data) - end > CSV_BLOCK:
-                raise pa.ArrowInvalid("a row is longer than a block")
-            if data[:end].strip(b"\r\n"):
-                yield pa.py_buffer(data).slice(0, end)
-            rest = data[end - 1 :]
+    return pa_csv.read_csv(
+        pa.BufferReader(rows),
+        read_options=pa_csv.ReadOptions(
+            use_threads=False, block_size=len(rows) + 1, column_names=header
+        ),
+        parse_options=pa_csv.ParseOptions(delimiter=_delimiter(source), newlines_in_values=True),
+        convert_options=pa_csv.ConvertOptions(
+            check_utf8=False, include_columns=fields.names, column_types=fields
+        ),
+    )
+
+
+def _whole_rows(blocks: Iterable[bytes], grammar: _Grammar) -> Iterator[bytes | None]:
+    """Yield a CSV's bytes, some whole rows at a time, each stretch after a line end.
+
+    None for each row that has text after a closing quote, is longer than ``ROW_BYTES``, or has a
+    quote that is never closed.
+    """
+    rest = b"\n"  # what is not yet yielded, after the byte before it
+    at = 1  # how far it is known to be sound
+    lost = False  # whether the row at hand is too long, and ``rest`` only stands for it
+    for block in chain(blocks, (b"\n",)):
+        data, start = rest + block, 1
+        while True:
+            end = at if lost else _end(grammar.rows, data, at)
+            if end > at:
+                yield data[start - 1 : end]
+                start = at = end
+            line = grammar.line.match(data, at)
+            if line is None:
+                break
+            yield None
+            lost, start = False, line.end()
+            at = start
+        rest = data[start - 1 :]
+        at = _end(grammar.part, data, at) - start + 1
+        if lost or len(rest) > ROW_BYTES:
+            rest, at, lost = b"\n" + _short(rest, at), 1, True
+    if len(rest) > 1:
+        yield None
+
+
+def _short(data: bytes, at: int) -> bytes:
+    """A short row that goes on as the unfinished row in ``data`` does, which is sound up to at."""
+    if at == len(data):
+        return b"x" + data[-1:]
+    # In a quoted field; after one, if a quote and some text follow.
+    closed = _end(_OPEN_FIELD, data, at)
+    return b'"' + data[closed : closed + 2]
 
 
 def _end(pattern: re.Pattern[bytes], data: bytes, start: int) -> int:
@@ -159,36 +245,5 @@ def _end(pattern: re.Pattern[bytes], data: bytes, start: int) -> int:
     return found.end() if found else start
 
 
-def lines(source: Source) -> Iterator[dict[str, str] | None]:
-    """Rows by column name, None for malformed ones; bytes that are not UTF-8 as surrogates.
-
-    What follows a row that cannot be told from the next is one malformed row.
-    """
-    with _decoded(source) as text:
-        reader = csv.reader(text, delimiter=_delimiter(source), strict=True)
-        header = next(filter(None, reader), [])
-        while True:
-            try:
-                values = next(reader)
-            except StopIteration:
-                return
-            except (csv.Error, *DAMAGE) as error:
-                yield None
-                # Text after a closing quote: the quotes are even, so the next line is a row.
-                if _AFTER_QUOTE in str(error):
-                    continue
-                # Nothing can follow a cut stream. After a field that is too long the next line
-                # may be inside quotes: to go on would take text for records.
-                return
-            if values:
-                whole = len(values) == len(header)
-                yield dict(zip(header, values, strict=True)) if whole else None
-
-
-def _decoded(source: Source) -> io.TextIOWrapper:
-    """Open a file as text; bytes that are not UTF-8 become lone surrogates."""
-    return io.TextIOWrapper(open_stream(source), "utf-8-sig", "surrogateescape", newline="")
-
-
 def _delimiter(source: Source) -> str:
-    return "\t" if ".tsv" in source.file.name.lower() else ","
+    return "\t" if format_suffix(source.file) == ".tsv" else ","

@@ -6,12 +6,10 @@ decoded depends on the file alone, never on where reading starts.
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import Any, Final
@@ -22,7 +20,7 @@ import pyarrow.parquet as pq
 
 from edgemod import csv_files
 from edgemod.errors import InputError
-from edgemod.sources import DAMAGE, Source, open_parquet, open_stream, unreadable
+from edgemod.sources import DAMAGE, Source, content, open_parquet, unreadable
 from edgemod.words import Status
 
 BATCH_ROWS: Final = 4096
@@ -34,9 +32,6 @@ BATCH_BYTES: Final = 16 << 20
 
 SALVAGE_ROWS: Final = 256
 """Rows of Python objects held at a time."""
-
-JSONL_BLOCK: Final = 1 << 20
-"""Bytes of JSONL parsed at a time; a longer line is read whole."""
 
 SAMPLE_LINES: Final = 1000
 """Lines of JSONL that column types are told from."""
@@ -90,8 +85,6 @@ def schema(source: Source) -> pa.Schema:
     except UnicodeError as error:
         fix = "convert the file to UTF-8, for example with iconv"
         raise InputError("the header is not UTF-8", where=source.path, fix=fix) from error
-    except csv.Error as error:
-        raise csv_files.no_header(source) from error
     except OSError as error:
         raise unreadable(source.path, error) from error
 
@@ -192,14 +185,13 @@ def _csv(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
     if not header:
         return
     position = 0
-    try:
-        for batch in csv_files.batches(source, header, fields):
+    for batch in csv_files.batches(source, header, fields):
+        if isinstance(batch, int):
+            yield Rows(source, position, batch, None, Status.unreadable)
+            position += batch
+        else:
             yield Rows(source, position, batch.num_rows, batch)
             position += batch.num_rows
-    except DAMAGE:
-        # This stops at a malformed row; Python's reader, which is slower, goes on.
-        lines = islice(csv_files.lines(source), position, None)
-        yield from _rows(source, position, lines, fields)
 
 
 def _jsonl_schema(source: Source) -> pa.Schema:
@@ -244,20 +236,17 @@ def _jsonl(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
             else:
                 yield from _json_lines(source, position, lines, fields)
             position += len(lines)
-    except DAMAGE:  # the compressed stream is cut
+    except OSError:  # the compressed stream is cut
         yield Rows(source, position, 1, None, Status.unreadable)
 
 
 def _blocks(source: Source) -> Iterator[list[bytes]]:
-    """Yield the lines of a file that are not blank, about a block at a time.
+    """Yield the lines of a file that are not blank, about a block at a time; a long one whole.
 
-    Of a compressed stream that is cut the whole lines before the cut come first.
+    Raises OSError as ``content`` does, after the whole lines before.
     """
     rest: list[bytes] = []  # of a line that has not ended; joined once
-    start = True
-    for block in _content(source):
-        if start:
-            block, start = block.removeprefix(b"\xef\xbb\xbf"), False
+    for block in content(source):
         head, newline, tail = block.rpartition(b"\n")
         if newline:
             lines = b"".join((*rest, head)).split(b"\n")
@@ -266,28 +255,6 @@ def _blocks(source: Source) -> Iterator[list[bytes]]:
         rest.append(tail)
     if last := b"".join(rest).strip():
         yield [last]
-
-
-def _content(source: Source) -> Iterator[bytes]:
-    """Yield a file's bytes, decompressed, a block at a time; all before a cut, then raise."""
-    blocks = 0
-    try:
-        with open_stream(source) as stream:
-            while block := stream.read(JSONL_BLOCK):
-                yield block
-                blocks += 1
-        return
-    except DAMAGE as error:
-        damage = error
-    # The read that met the cut gave nothing: what it had decoded comes byte by byte.
-    found = bytearray()
-    with suppress(*DAMAGE), open_stream(source) as stream:
-        for _ in range(blocks):
-            stream.read(JSONL_BLOCK)
-        while byte := stream.read(1):
-            found += byte
-    yield bytes(found)
-    raise damage
 
 
 def _json_lines(

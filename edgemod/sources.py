@@ -1,4 +1,4 @@
-"""Finding the files of a run: paths, folders and globs in, a sorted list of ``Source`` out."""
+"""Finding the files of a run, a sorted list of ``Source``, and opening them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import accumulate
@@ -33,6 +34,9 @@ SUFFIXES: dict[str, Format] = {
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 """Suffixes CSV and JSONL files may carry on top of their own."""
 
+BLOCK_BYTES = 1 << 20
+"""Bytes of CSV and JSONL read at a time, decompressed."""
+
 READ_BYTES = 1 << 18
 """Bytes of each Parquet column read at a time; without it a row group would be read whole."""
 
@@ -42,6 +46,7 @@ DAMAGE = (pa.ArrowException, OSError, UnicodeError, MemoryError)
 _READABLE = (
     "edgemod reads .parquet, .csv, .tsv, .jsonl and .ndjson (the last four also .gz, .zst or .bz2)"
 )
+_MARK = b"\xef\xbb\xbf"
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _SHOWN_PROBLEMS = 20
 
@@ -157,13 +162,44 @@ def open_parquet(path: str, file: Path) -> pq.ParquetFile:
     raise InputError(problem, where=path, fix=fix)
 
 
-def open_stream(source: Source) -> pa.NativeFile:
-    """A file's bytes, decompressed. Raises InputError where it cannot be opened."""
+def content(source: Source) -> Iterator[bytes]:
+    """Yield a file's bytes, decompressed, a block at a time, without a byte order mark.
+
+    Raises InputError where the file cannot be opened, OSError where it cannot be read or
+    decompressed, after all that comes before.
+    """
+    blocks = 0
+    try:
+        with _open_stream(source) as stream:
+            while block := stream.read(BLOCK_BYTES):
+                yield block if blocks else block.removeprefix(_MARK)
+                blocks += 1
+        return
+    except DAMAGE as error:
+        damage = error
+    # The read that met the damage gave nothing: what it had decoded comes byte by byte.
+    found = bytearray()
+    with suppress(*DAMAGE), _open_stream(source) as stream:
+        for _ in range(blocks):
+            stream.read(BLOCK_BYTES)
+        while byte := stream.read(1):
+            found += byte
+    yield bytes(found) if blocks else bytes(found).removeprefix(_MARK)
+    raise damage if isinstance(damage, OSError) else OSError("damaged") from damage
+
+
+def _open_stream(source: Source) -> pa.NativeFile:
     try:
         file = pa.OSFile(os.fsencode(source.file))
     except OSError as error:
         raise unreadable(source.path, error) from error
     return pa.input_stream(file, compression=COMPRESSIONS.get(source.file.suffix.lower()))
+
+
+def format_suffix(file: Path) -> str:
+    """The suffix that tells a file's format, lower case: not that of its compression."""
+    suffix = file.suffix.lower()
+    return Path(file.stem).suffix.lower() if suffix in COMPRESSIONS else suffix
 
 
 def unreadable(path: str, error: OSError) -> InputError:
@@ -268,13 +304,10 @@ def _format(file: Path) -> Format | None:
 
     Raises OSError for a file without suffix that cannot be read.
     """
-    suffixes = [suffix.lower() for suffix in file.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        inner = SUFFIXES.get(suffixes[-2]) if len(suffixes) > 1 else None
-        return inner if inner != "parquet" else None
-    if suffixes and suffixes[-1] in SUFFIXES:
-        return SUFFIXES[suffixes[-1]]
-    if not suffixes and file.is_file():  # another suffix may mark a copy: dump.parquet.bak
+    form = SUFFIXES.get(format_suffix(file))
+    if form is not None:
+        return None if form == "parquet" and file.suffix.lower() in COMPRESSIONS else form
+    if not file.suffixes and file.is_file():  # another suffix may mark a copy: dump.parquet.bak
         with file.open("rb") as stream:
             return "parquet" if stream.read(4) == b"PAR1" else None
     return None

@@ -16,16 +16,18 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemod import csv_files, formats
+from edgemod import csv_files
 from edgemod.errors import InputError
 from edgemod.inspection import inspect
 from edgemod.records import (
@@ -912,8 +914,8 @@ def test_malformed_csv_rows_have_records(tmp_path: Path) -> None:
 def test_csv_goes_on_where_pyarrow_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: bytes, status: str
 ) -> None:
-    """A malformed row, or one longer than a block, ends pyarrow's reading."""
-    monkeypatch.setattr(csv_files, "CSV_BLOCK", 100_000)
+    """At a malformed row; or at one longer than a block."""
+    monkeypatch.setattr("edgemod.sources.BLOCK_BYTES", 100_000)
     path = tmp_path / "a.csv"
     path.write_bytes(MESSY + trouble + b"10,after\n")
     chunks = read(path, chunk_rows=3)
@@ -933,15 +935,53 @@ def test_a_long_csv_field_does_not_cost_the_rows_after(tmp_path: Path) -> None:
     assert column(chunks, "text") == [None, long, "after"]
 
 
-def test_nothing_is_made_up_after_an_endless_csv_field(tmp_path: Path) -> None:
+LONG = "not,a,row\n" * 200
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        f'2,"{LONG}"\n', "2," + "x" * 2000 + "\n", '2,x""x,' + 'y "" z,' * 300 + '"a\nb"\r\n',
+        f'2,"{LONG}" stray, "quotes"\n', '2,"' + '""' * 1000 + '"\n',
+        "2," + "x," * 1000 + '"a"\n',
+    ],
+    ids=["quoted", "plain", "literal", "torn", "pairs", "fields"],
+)  # fmt: skip
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_a_row_that_is_too_long_costs_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: str, block: int
+) -> None:
+    monkeypatch.setattr("edgemod.sources.BLOCK_BYTES", block)
+    monkeypatch.setattr(csv_files, "ROW_BYTES", 1000)
     path = tmp_path / "a.csv"
-    path.write_text('id,text\n0,first\n1,two,many\n2,"' + "not,a\n" * 1000 + '"\n3,after\n')
-    limit = csv.field_size_limit(1000)
-    try:
-        chunks = read(path)
-    finally:
-        csv.field_size_limit(limit)
-    assert statuses(chunks) == ["ok", "unreadable", "unreadable"]
+    path.write_text(f'id,text\n0,first\n{long}3,"after"\n4,too,many\n{long}5,last\n', newline="")
+    chunks = read(path)
+    assert statuses(chunks) == ["ok", "unreadable", "ok", "unreadable", "unreadable", "ok"]
+    assert [text for text in column(chunks, "text") if text] == ["first", "after", "last"]
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_no_row_is_lost_after_a_long_one(tmp_path: Path, quote: str) -> None:
+    """At the sizes that a run has, of a file that pyarrow refuses somewhere."""
+    path = tmp_path / "a.csv"
+    with path.open("w") as stream:
+        stream.write(f"id,text\n0,{quote}{'x' * 17_000_000}{quote}\n")
+        stream.write(f"1,{quote}{'x' * 40_000_000}{quote}\n")
+        stream.writelines(f"{i},word\n" for i in range(2, 100_000))
+        stream.write("too,many,fields\n" + "1,last\n" * 1000)
+    found = statuses(read(path))
+    assert Counter(found) == {"ok": 99_998 + 1000, "too_long": 1, "unreadable": 2}
+    assert csv.field_size_limit() == 1 << 17  # the setting of all of Python is left alone
+    assert (found[:3], found[100_000]) == (["too_long", "unreadable", "ok"], "unreadable")
+
+
+def test_a_quote_that_is_never_closed_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_files, "ROW_BYTES", 1 << 20)
+    path = tmp_path / "a.csv"
+    path.write_text('id,text\n0,first\n1,"' + "2,row\n" * 500_000)
+    assert statuses(read(path)) == ["ok", "unreadable"]
 
 
 @pytest.mark.parametrize(
@@ -957,16 +997,6 @@ def test_a_csv_without_a_header(tmp_path: Path, line: str) -> None:
         "a.csv: this CSV seems to have no header\n  begin the file with a line of column names, "
         "all different, each of at most 64 characters"
     )
-
-
-def test_a_quote_that_is_never_closed_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(csv_files, "CSV_BLOCK", 1 << 20)
-    path = tmp_path / "a.csv"
-    path.write_text('id,text\n0,first\n1,"' + "2,row\n" * (csv_files.FIELD_CHARACTERS // 6 + 1))
-    assert path.stat().st_size < 20_000_000  # a longer field would hold the file several times
-    assert statuses(read(path)) == ["ok", "unreadable"]
 
 
 @pytest.mark.parametrize(
@@ -993,7 +1023,7 @@ def test_a_stray_quote_never_makes_one_text_of_several_records(
     block: int,
     name: str,
 ) -> None:
-    monkeypatch.setattr(csv_files, "CSV_BLOCK", block)
+    monkeypatch.setattr("edgemod.sources.BLOCK_BYTES", block)
     data = b"\xef\xbb\xbf" + f"id,text\n{body}".encode()
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     chunks = read(tmp_path / name)
@@ -1001,39 +1031,49 @@ def test_a_stray_quote_never_makes_one_text_of_several_records(
     assert column(chunks, "text") == texts
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    body=st.lists(st.sampled_from(['"', '""', "a", ",", "\n", "\r\n"]), max_size=30).map("".join),
-    block=st.integers(1, 40),
-)
-def test_quotes_are_checked_as_python_reads_them_strictly(body: str, block: int) -> None:
-    def rows(text: str) -> list[list[str]]:
-        return [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csv_files, "CSV_BLOCK", block)
-        blocks = csv_files._whole_rows(pa.BufferReader(body.encode()), ",")
+def strict_rows(text: str) -> list[list[str] | None]:
+    """Rows as Python's reader has them, None for malformed ones."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[list[str] | None] = []
+    while True:
         try:
-            expected = rows(body)
+            if row := next(reader):
+                rows.append(row)
+        except StopIteration:
+            return rows
         except csv.Error:
-            with pytest.raises(pa.ArrowInvalid):
-                list(blocks)
-            return
-        found = []
-        try:
-            for data in blocks:
-                found += rows(data.to_pybytes().decode())
-        except pa.ArrowInvalid:
-            assert block < len(body)  # a row is longer
-            assert found == expected[: len(found)]
-        else:
-            assert found == expected
+            rows.append(None)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    body=st.lists(st.sampled_from(['"', '""', "a", ",", "\n", "\r\n", "\r"]), max_size=30),
+    sizes=st.lists(st.integers(1, 9), min_size=30),
+    limit=st.integers(1, 40),
+)
+def test_rows_end_where_python_reads_them_to_end(
+    body: list[str], sizes: list[int], limit: int
+) -> None:
+    text = "".join(body)
+    starts = np.cumsum([0, *sizes]).tolist()
+    blocks = [text.encode()[start:stop] for start, stop in pairwise([*starts, len(text) * 9])]
+    for row_bytes in (csv_files.ROW_BYTES, limit):
+        found: list[list[str] | None] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(csv_files, "ROW_BYTES", row_bytes)
+            for data in csv_files._whole_rows(blocks, csv_files._grammar(",")):
+                found += [None] if data is None else strict_rows(data.decode())
+        expected = strict_rows(text)
+        if row_bytes == limit:  # some rows are too long
+            assert len(found) == len(expected)
+            expected = [new and old for new, old in zip(found, expected, strict=True)]
+        assert found == expected
 
 
 def test_a_byte_order_mark_inside_a_file_is_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv_files, "CSV_BLOCK", 16)
+    monkeypatch.setattr("edgemod.sources.BLOCK_BYTES", 16)
     (tmp_path / "a.csv").write_text("text,n\n" + "\ufeffabc,2\n" * 20)
     assert column(read(tmp_path / "a.csv", text=TEXT), "text") == ["\ufeffabc"] * 20
 
@@ -1058,13 +1098,16 @@ def test_reading_of_a_csv_may_be_given_up(tmp_path: Path) -> None:
         ("a.csv", '"id";"text"', "separated by ';', not by commas"),
         ("a.csv", "id\ttext", "separated by tabs, not by commas"),
         ("a.tsv", "id,text", "separated by commas, not by tabs"),
+        ("a.tsv.csv", "id\ttext", "separated by tabs, not by commas"),
+        ("a.csv.TSV.gz", "id,text", "separated by commas, not by tabs"),
     ],
 )
 @pytest.mark.parametrize("named", [{}, {"text": TEXT}])
 def test_a_csv_with_other_separators(
     tmp_path: Path, name: str, line: str, said: str, named: dict[str, Any]
 ) -> None:
-    (tmp_path / name).write_text(f"{line}\n")
+    data = f"{line}\n".encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     with pytest.raises(InputError, match=said) as caught:
         read(tmp_path / name, **named)
     assert "convert it" in caught.value.fix
@@ -1103,7 +1146,7 @@ def test_a_csv_header_may_have_empty_cells(tmp_path: Path) -> None:
 
 
 def test_csv_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_files, "CSV_BLOCK", 200)
+    monkeypatch.setattr("edgemod.sources.BLOCK_BYTES", 200)
     draw = random.Random(1)
     rows = [draw.choice(["a,b", "a", "a,b,c"]) for _ in range(500)]
     path = tmp_path / "a.csv"
@@ -1143,16 +1186,23 @@ def test_a_cut_compressed_file_says_so(tmp_path: Path, name: str) -> None:
     assert column(chunks, "text")[:-1] == texts[: len(found) - 1]
 
 
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
-def test_what_was_decoded_before_a_cut_is_kept(tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99, 1.0])
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz"])
+def test_what_was_decoded_before_the_damage_is_kept(
+    tmp_path: Path, name: str, share: float
+) -> None:
+    """A cut; or, after the whole of it, bytes that are not gzip."""
     draw = random.Random(0)
     texts = [str(draw.random()) for _ in range(60_000)]
-    lines = "\n".join(json.dumps({"id": i, "text": text}) for i, text in enumerate(texts))
-    packed = gzip.compress(lines.encode(), 1)
-    packed = packed[: int(len(packed) * share)]
-    (tmp_path / "a.jsonl.gz").write_bytes(packed)
-    whole = zlib.decompressobj(31).decompress(packed).count(b"\n")
-    chunks = read(tmp_path / "a.jsonl.gz")
+    if "csv" in name:
+        head, lines = ["id,text"], [f"{i},{text}" for i, text in enumerate(texts)]
+    else:
+        head, lines = [], [json.dumps({"id": i, "text": text}) for i, text in enumerate(texts)]
+    packed = gzip.compress("\n".join([*head, *lines, ""]).encode(), 1)
+    packed = packed[: int(len(packed) * share)] + b"rubbish" * (share == 1)
+    (tmp_path / name).write_bytes(packed)
+    whole = zlib.decompressobj(31).decompress(packed).count(b"\n") - len(head)
+    chunks = read(tmp_path / name)
     assert column(chunks, "text") == [*texts[:whole], None]
     assert statuses(chunks)[-1] == "unreadable"
 
@@ -1188,7 +1238,7 @@ def test_malformed_json_lines_have_records(tmp_path: Path) -> None:
 
 
 def test_json_blocks_and_long_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "JSONL_BLOCK", 64)
+    monkeypatch.setattr("edgemod.sources.BLOCK_BYTES", 64)
     texts = [str(i) * (i % 50) for i in range(300)]
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps({"text": text}) for text in texts))

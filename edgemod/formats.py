@@ -180,7 +180,7 @@ def _plain(batch: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
 
 
 def _csv(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
-    header = csv_files.schema(source).names
+    header = schema(source).names
     fields = pa.schema([(name, pa.string()) for name in names if name in header])
     if not header:
         return
@@ -226,7 +226,7 @@ def _type(values: list[Any]) -> pa.DataType:
 
 
 def _jsonl(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
-    types = _jsonl_schema(source)
+    types = schema(source)
     fields = pa.schema([types.field(name) for name in names if name in types.names])
     position = 0
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import glob
 import hashlib
 import os
@@ -46,6 +47,7 @@ DAMAGE = (pa.ArrowException, OSError, UnicodeError, MemoryError)
 _READABLE = (
     "edgemod reads .parquet, .csv, .tsv, .jsonl and .ndjson (the last four also .gz, .zst or .bz2)"
 )
+_BZ2_BYTES = 1 << 13  # of which those after the end of a member are copied
 _MARK = b"\xef\xbb\xbf"
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _SHOWN_PROBLEMS = 20
@@ -188,12 +190,47 @@ def content(source: Source) -> Iterator[bytes]:
     raise damage if isinstance(damage, OSError) else OSError("damaged") from damage
 
 
-def _open_stream(source: Source) -> pa.NativeFile:
+def _open_stream(source: Source) -> pa.NativeFile | _Bz2:
     try:
         file = pa.OSFile(os.fsencode(source.file))
     except OSError as error:
         raise unreadable(source.path, error) from error
-    return pa.input_stream(file, compression=COMPRESSIONS.get(source.file.suffix.lower()))
+    compression = COMPRESSIONS.get(source.file.suffix.lower())
+    return _Bz2(file) if compression == "bz2" else pa.input_stream(file, compression=compression)
+
+
+class _Bz2:
+    """What the members of a .bz2 file hold, one after the other; a context.
+
+    pyarrow 26 fails at an empty member, and Python's BZ2File takes a damaged one for the end.
+    """
+
+    def __init__(self, file: pa.NativeFile) -> None:
+        self._file, self._packed = file, b""
+        self._member: bz2.BZ2Decompressor | None = None  # None between two
+
+    def __enter__(self) -> _Bz2:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, fewer only at the end. Raises OSError where it is cut or damaged."""
+        found = b""
+        while len(found) < size:
+            if not self._packed and (self._member is None or self._member.needs_input):
+                self._packed = self._file.read(_BZ2_BYTES)
+                if not self._packed and self._member is None:
+                    break
+                if not self._packed:
+                    raise OSError("a member is cut")
+            self._member = self._member or bz2.BZ2Decompressor()
+            found += self._member.decompress(self._packed, size - len(found))
+            self._packed = b""
+            if self._member.eof:
+                self._packed, self._member = self._member.unused_data, None
+        return found
 
 
 def format_suffix(file: Path) -> str:

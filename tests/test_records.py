@@ -1207,12 +1207,31 @@ def test_what_was_decoded_before_the_damage_is_kept(
     assert statuses(chunks)[-1] == "unreadable"
 
 
-def test_a_damaged_compressed_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.csv.gz").write_bytes(b"not gzip")
+@pytest.mark.parametrize("rows", [1, 60_000])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_every_member_of_a_bz2_file_is_read(tmp_path: Path, rows: int, form: str) -> None:
+    draw = random.Random(0)
+    texts = [str(draw.random()) for _ in range(rows)]
+    lines = [text if form == "csv" else json.dumps({"text": text}) for text in texts]
+    part = bz2.compress(("\n".join(lines) + "\n").encode(), 1)
+    head = bz2.compress(b"text\n" if form == "csv" else b"")
+    path = tmp_path / f"a.{form}.bz2"
+    path.write_bytes(head + bz2.compress(b"") + part + bz2.compress(b"") * 3 + part)
+    assert column(read(path), "text") == texts * 2
+    for damage in (b"rubbish" + part, part[:20]):
+        path.write_bytes(head + part + damage)
+        chunks = read(path)
+        assert column(chunks, "text") == [*texts, None]
+        assert statuses(chunks)[-1] == "unreadable"
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.csv.bz2", "a.jsonl.zst", "a.jsonl.bz2"])
+def test_a_damaged_compressed_file_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"not compressed")
     with pytest.raises(InputError) as caught:
         read(tmp_path)
     assert str(caught.value) == (
-        "a.csv.gz: cannot be read: its bytes cannot be decompressed\n"
+        f"{name}: cannot be read: its bytes cannot be decompressed\n"
         "  check that it is whole, still there, and that you may read it"
     )
 

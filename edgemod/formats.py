@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from typing import Any, Final
 
 import pyarrow as pa
@@ -89,15 +89,19 @@ def schema(source: Source) -> pa.Schema:
         raise unreadable(source.path, error) from error
 
 
-def rows(source: Source, names: Sequence[str], skip: int = 0) -> Iterator[Rows]:
+def rows(
+    source: Source, names: Sequence[str], skip: int = 0, spare: Collection[str] = ()
+) -> Iterator[Rows]:
     """Yield the rows of a file with those of the columns ``names`` that it has.
 
     The first ``skip`` rows are not wanted: Parquet row groups among them are passed over by their
     metadata, and runs that end among them hold nothing of use. Rows that cannot be decoded come
-    out lost. Raises InputError if the file cannot be opened.
+    out lost. A JSON value that is not of its column's type is null in the columns ``spare``; a row
+    with one in another column is lost. Raises InputError if the file cannot be opened.
     """
-    readers = {"parquet": _parquet, "csv": _csv, "jsonl": _jsonl}
-    return readers[source.format](source, names, skip)
+    if source.format == "jsonl":
+        return _jsonl(source, names, skip, frozenset(spare))
+    return (_parquet if source.format == "parquet" else _csv)(source, names, skip)
 
 
 def _parquet(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
@@ -219,13 +223,35 @@ def _type(values: list[Any]) -> pa.DataType:
     if any(map(_is_talk, values)):
         return MESSAGES
     try:
-        kind = pa.array(values).type
-    except _SALVAGE:
+        return _common(values)
+    except RecursionError:
         return pa.string()
-    return pa.string() if pa.types.is_null(kind) else kind
 
 
-def _jsonl(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
+def _common(values: list[Any]) -> pa.DataType:
+    """The type of most values: odd ones must not cost the others. Of texts and numbers a string."""
+    try:
+        kind = pa.array(values).type
+        return pa.string() if pa.types.is_null(kind) else kind
+    except _SALVAGE:
+        pass
+    groups: dict[Any, list[Any]] = {None: [], dict: [], list: []}  # the first wins a tie
+    for value in values:
+        groups[type(value) if isinstance(value, dict | list) else None].append(value)
+    most = max(groups, key=lambda kind: sum(value is not None for value in groups[kind]))
+    if most is dict:
+        fields: dict[str, list[Any]] = {}
+        for name, value in chain.from_iterable(map(dict.items, groups[dict])):
+            fields.setdefault(name, []).append(value)
+        return pa.struct([(name, _common(found)) for name, found in fields.items()])
+    if most is list:
+        return pa.list_(_common([*chain.from_iterable(groups[list])]))
+    return _common(groups[None]) if len(groups[None]) < len(values) else pa.string()
+
+
+def _jsonl(
+    source: Source, names: Sequence[str], skip: int, spare: Collection[str]
+) -> Iterator[Rows]:
     types = schema(source)
     fields = pa.schema([types.field(name) for name in names if name in types.names])
     position = 0
@@ -234,7 +260,7 @@ def _jsonl(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
             if position + len(lines) <= skip:
                 yield Rows(source, position, len(lines), None)
             else:
-                yield from _json_lines(source, position, lines, fields)
+                yield from _json_lines(source, position, lines, fields, spare)
             position += len(lines)
     except OSError:  # the compressed stream is cut
         yield Rows(source, position, 1, None, Status.unreadable)
@@ -258,11 +284,12 @@ def _blocks(source: Source) -> Iterator[list[bytes]]:
 
 
 def _json_lines(
-    source: Source, first: int, lines: list[bytes], fields: pa.Schema
+    source: Source, first: int, lines: list[bytes], fields: pa.Schema, spare: Collection[str]
 ) -> Iterator[Rows]:
+    items = (_json_row(line, fields) for line in lines)
     if MESSAGES in fields.types:
         # pyarrow would pass over every field of a message that the first lines did not have.
-        yield from _rows(source, first, (_json_row(line, fields) for line in lines), fields)
+        yield from _rows(source, first, items, fields, spare)
         return
     data = b"\n".join(lines)
     try:
@@ -280,7 +307,7 @@ def _json_lines(
             yield Rows(source, first, batch.num_rows, batch)
             first += batch.num_rows
         return
-    yield from _rows(source, first, (_json_row(line, fields) for line in lines), fields)
+    yield from _rows(source, first, items, fields, spare)
 
 
 def _json_row(line: bytes, fields: pa.Schema) -> dict[str, Any] | None:
@@ -300,7 +327,11 @@ def _json_row(line: bytes, fields: pa.Schema) -> dict[str, Any] | None:
 
 
 def _rows(
-    source: Source, first: int, items: Iterable[dict[str, Any] | None], fields: pa.Schema
+    source: Source,
+    first: int,
+    items: Iterable[dict[str, Any] | None],
+    fields: pa.Schema,
+    spare: Collection[str],
 ) -> Iterator[Rows]:
     """Turn rows of Python objects, a block at a time, into runs."""
     items = iter(items)
@@ -310,35 +341,91 @@ def _rows(
             if lost:
                 yield Rows(source, first, len(values), None, Status.unreadable)
             else:
-                yield from _built(source, first, values, fields)
+                yield from _built(source, first, values, fields, spare)
             first += len(values)
 
 
-def _built(source: Source, first: int, values: list[Any], fields: pa.Schema) -> Iterator[Rows]:
-    """Build a batch; where that fails build halves, down to the single rows that do not fit.
-
-    A row that fits with its numbers taken as text comes out so.
-    """
-    status = Status.unreadable
+def _built(
+    source: Source,
+    first: int,
+    values: list[dict[str, Any]],
+    fields: pa.Schema,
+    spare: Collection[str],
+) -> Iterator[Rows]:
+    """Build a batch; where that fails build halves, down to the single rows that do not fit."""
     try:
         batch = _batch(values, fields)
-    except UnicodeError:  # a lone surrogate in a conversation
-        status = Status.not_utf8
     except _SALVAGE:
         pass
     else:
         yield Rows(source, first, len(values), batch)
         return
-    loose = pa.schema([f if pa.types.is_nested(f.type) else (f.name, pa.string()) for f in fields])
-    if len(values) > 1:
-        half = len(values) // 2
-        yield from _built(source, first, values[:half], fields)
-        yield from _built(source, first + half, values[half:], fields)
-    elif loose != fields or any(isinstance(v, int | float) for v in values[0].values()):
-        texts = {k: str(v) if isinstance(v, int | float) else v for k, v in values[0].items()}
-        yield from _built(source, first, [texts], loose)
+    fitted = [{f.name: _fitted(row[f.name], f, spare) for f in fields} for row in values]
+    half = len(values) // 2
+    if fitted != values:
+        yield from _built(source, first, fitted, fields, spare)
+    elif half:
+        yield from _built(source, first, values[:half], fields, spare)
+        yield from _built(source, first + half, values[half:], fields, spare)
     else:
-        yield Rows(source, first, 1, None, status)
+        yield _single(source, first, values[0], fields, spare)
+
+
+def _fitted(value: Any, field: pa.Field, spare: Collection[str]) -> Any:
+    """What can be said of a value without a look at others: a number is a text, if that is wanted.
+
+    Of an object or a list in a column that is ``spare``, as much as is of its type.
+    """
+    if pa.types.is_string(field.type) and isinstance(value, int | float):
+        return str(value)
+    if field.name in spare and pa.types.is_nested(field.type):
+        return _pruned(value, field.type)
+    return value
+
+
+def _pruned(value: Any, kind: pa.DataType) -> Any:
+    """As much of a value as is of its type, the rest null; numbers as texts."""
+    if pa.types.is_struct(kind):
+        known = isinstance(value, dict)
+        return {f.name: _pruned(value.get(f.name), f.type) for f in kind} if known else None
+    if pa.types.is_list(kind):
+        known = isinstance(value, list)
+        return [_pruned(item, kind.value_type) for item in value] if known else None
+    if pa.types.is_string(kind) and isinstance(value, int | float):
+        return str(value)
+    try:
+        pa.scalar(value, kind)
+    except _SALVAGE:
+        return None
+    return value
+
+
+def _single(
+    source: Source, first: int, row: dict[str, Any], fields: pa.Schema, spare: Collection[str]
+) -> Rows:
+    """One row of which a value is not of its column's type: as a text, if that fits; else null."""
+    cells = []
+    for field in fields:
+        try:
+            cells.append(_cell(row[field.name], field))
+        except _SALVAGE as error:
+            if field.name not in spare:
+                bad_text = isinstance(error, UnicodeError)  # a lone surrogate in a conversation
+                status = Status.not_utf8 if bad_text else Status.unreadable
+                return Rows(source, first, 1, None, status)
+            cells.append(pa.nulls(1, field.type))
+    return Rows(source, first, 1, pa.RecordBatch.from_arrays(cells, fields.names))
+
+
+def _cell(value: Any, field: pa.Field) -> pa.Array:
+    """An array of one value, as a text if it is not of the field's type; raises if that fails."""
+    try:
+        return _batch([{field.name: value}], pa.schema([field])).column(0)
+    except _SALVAGE:
+        if pa.types.is_nested(field.type):
+            raise
+    text = str(value) if isinstance(value, int | float) else value
+    return _batch([{field.name: text}], pa.schema([(field.name, pa.string())])).column(0)
 
 
 def _batch(values: list[dict[str, Any]], fields: pa.Schema) -> pa.RecordBatch:

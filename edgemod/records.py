@@ -163,15 +163,14 @@ def chunk_of(rows: pa.RecordBatch | Rows, columns: Columns, *, max_text_bytes: i
 
 def _rows(sources: Sequence[Source], columns: Columns, skip: int) -> Iterator[Rows]:
     """Yield the rows of all sources end to end, from row ``skip`` on."""
-    names = [
-        *columns.text, columns.conversation, columns.id, columns.thread, columns.author,
-        columns.time, columns.context,
-    ]  # fmt: skip
-    wanted = [name for name in dict.fromkeys(names) if name is not None]
+    scored = [*columns.text, columns.conversation, columns.context]
+    others = [columns.id, columns.thread, columns.author, columns.time]
+    wanted = [name for name in dict.fromkeys([*scored, *others]) if name is not None]
+    spare = [name for name in wanted if name not in scored]
     for source in sources:
         end = source.rows or 0
         if source.rows is None or skip < end:
-            for run in formats.rows(source, wanted, skip):
+            for run in formats.rows(source, wanted, skip, spare):
                 end = run.first + run.count
                 if end > skip:
                     yield run.slice(max(skip - run.first, 0), run.count)

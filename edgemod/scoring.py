@@ -158,7 +158,8 @@ def score_file(
 
     Rows keep their order, and their columns types, nullability and metadata. Probabilities are
     null where a text could not be scored. Rows that cannot be decoded are null throughout, and
-    then no column is marked as never null. Bytes of texts that are not UTF-8 become U+FFFD.
+    then no column is marked as never null. In other columns than the text a JSON value that is not
+    of its column's type is null. Bytes of texts that are not UTF-8 become U+FFFD.
     ``workers`` threads, each with its own models.
 
     Raises InputError as reading does, if two columns have one name, if there are such ``p_``
@@ -195,7 +196,8 @@ def score_file(
         temporary = stack.enter_context(replacing(out))
         writer = stack.enter_context(pq.ParquetWriter(temporary, layout, compression="zstd"))
         stack.callback(threads.stop)
-        units = formats.rows(source, fields.names)
+        spare = {*fields.names} - {*columns.text, columns.conversation}
+        units = formats.rows(source, fields.names, spare=spare)
         if stage != "filter":  # which needs no more than a moment for a whole run
             units = in_units(units)
         held: list[pa.RecordBatch] = []

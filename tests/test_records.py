@@ -1256,6 +1256,37 @@ def test_malformed_json_lines_have_records(tmp_path: Path) -> None:
     assert [t for t in column(chunks, "text") if t] == ["one", "\U0001f600", "6", "last"]
 
 
+@pytest.mark.parametrize(
+    ("usual", "odd", "author"),
+    [
+        ({"id": 7, "tags": [1]}, "deleted", None),
+        ({"id": 7}, {"id": "seven", "more": {}}, None),
+        ([1], {"a": 1}, None),
+        ("ann", {"name": "bob"}, "ann"),
+        (7, [1], "7"),
+    ],
+    ids=["object", "inside", "list", "text", "number"],
+)
+@pytest.mark.parametrize("at", [5, 1500])
+@pytest.mark.parametrize("form", ["text", "messages"])
+def test_an_odd_json_value_beside_the_text_costs_itself_alone(
+    tmp_path: Path, usual: Any, odd: Any, author: str | None, at: int, form: str
+) -> None:
+    rows = [{"id": i, "text": f"word {i}", "user": usual} for i in range(2000)]
+    rows[at]["user"] = odd
+    rows[at + 1]["id"] = {"odd": 1}
+    if form == "messages":
+        rows = [{"messages": [{"role": "u", "content": r.pop("text")}], **r} for r in rows]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    chunks = read(path)
+    assert column(chunks, "text") == [f"word {i}" for i in range(2000)]
+    assert column(chunks, "record_id")[at : at + 3] == [f"{at}", f"a.jsonl#{at + 1}", f"{at + 2}"]
+    expected = [author] * 2000
+    expected[at] = None
+    assert column(chunks, "author_id") == expected
+
+
 def test_json_blocks_and_long_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgemod.sources.BLOCK_BYTES", 64)
     texts = [str(i) * (i % 50) for i in range(300)]

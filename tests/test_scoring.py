@@ -178,6 +178,21 @@ def test_json_values_of_another_type_are_an_error_of_the_input(tmp_path: Path) -
         scored(path)
 
 
+def test_an_odd_json_value_in_another_column_costs_itself_alone(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    lines = ['{"text": "a", "user": {"id": 1, "tags": ["x"]}}'] * 5
+    lines[2] = '{"text": "b", "user": "gone"}'
+    lines[3] = '{"text": "c", "user": {"id": {}, "tags": [5, null, {}]}}'
+    path.write_text("\n".join(lines))
+    done, table = scored(path)
+    assert (done.rows, done.unreadable) == (5, 0)
+    assert table["text"].to_pylist() == ["a", "a", "b", "c", "a"]
+    usual = {"id": 1, "tags": ["x"]}
+    odd = {"id": None, "tags": ["5", None, None]}
+    assert table["user"].to_pylist() == [usual, usual, None, odd, usual]
+    assert table["p_any"].null_count == 0
+
+
 def test_a_guessed_text_column_is_a_notice(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     pq.write_table(pa.table({"id": ["1"], "body": ["hello"]}), path)

@@ -205,7 +205,7 @@ def _jsonl_schema(source: Source) -> pa.Schema:
     for block in _blocks(source):
         for line in block:
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=_once)
             except _SALVAGE:
                 continue
             if isinstance(row, dict) and row:
@@ -220,7 +220,8 @@ def _jsonl_schema(source: Source) -> pa.Schema:
 
 
 def _type(values: list[Any]) -> pa.DataType:
-    if any(map(_is_talk, values)):
+    lists = sum(isinstance(value, list) for value in values)
+    if any(map(_is_talk, values)) and 2 * lists >= sum(value is not None for value in values):
         return MESSAGES
     try:
         return _common(values)
@@ -313,7 +314,7 @@ def _json_lines(
 def _json_row(line: bytes, fields: pa.Schema) -> dict[str, Any] | None:
     """Read one line of a block that pyarrow refused, or None if it cannot be read."""
     try:
-        row = json.loads(line.decode("utf-8", "surrogateescape"))
+        row = json.loads(line.decode("utf-8", "surrogateescape"), object_pairs_hook=_once)
         if not isinstance(row, dict):
             return None
         return {
@@ -324,6 +325,17 @@ def _json_row(line: bytes, fields: pa.Schema) -> dict[str, Any] | None:
         }
     except _SALVAGE:
         return None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; raises ValueError where a key is repeated, since either value may be the text.
+
+    pyarrow refuses such a block of lines as well, if the key is of a column that is read.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is repeated")
+    return found
 
 
 def _rows(

@@ -1287,6 +1287,39 @@ def test_an_odd_json_value_beside_the_text_costs_itself_alone(
     assert column(chunks, "author_id") == expected
 
 
+@pytest.mark.parametrize(
+    ("first", "key"),
+    [
+        ('"text": "a"', "text"),
+        ('"text": "a"', "\\u0074ext"),
+        ('"messages": [{"role": "u", "content": "a"}]', "messages"),
+    ],
+)
+@pytest.mark.parametrize("other", ['"b"', "null", '[{"content": "b"}]'])
+def test_no_json_text_hides_behind_another_of_its_name(
+    tmp_path: Path, first: str, key: str, other: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{{first}}}\n{{{first}, "{key}": {other}}}\n{{{first}}}\n')
+    assert statuses(read(path)) == ["ok", "unreadable", "ok"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    ['"content": "a", "content": "b"', '"content": [{"text": "a", "text": "b"}, {"text": "c"}]'],
+)
+def test_no_part_of_a_json_message_hides_behind_another(tmp_path: Path, message: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"messages": [{{"content": "x"}}]}}\n{{"messages": [{{{message}}}]}}\n')
+    assert statuses(read(path)) == ["ok", "unreadable"]
+
+
+def test_a_conversation_among_json_texts_costs_itself_alone(tmp_path: Path) -> None:
+    texts: list[Any] = ["a", [{"content": "b"}], "c", "d"]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    assert statuses(read(tmp_path)) == ["ok", "unreadable", "ok", "ok"]
+
+
 def test_json_blocks_and_long_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgemod.sources.BLOCK_BYTES", 64)
     texts = [str(i) * (i % 50) for i in range(300)]

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from edgemod import features, formats, records, store
 from edgemod.calibration import FloatMatrix
+from edgemod.columns import is_list, is_string
 from edgemod.errors import InputError, OutputError
 from edgemod.filter import Filter
 from edgemod.formats import Rows
@@ -301,31 +302,54 @@ def _decodable(column: pa.Array) -> pa.Array:
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
-        raw = column.cast(_as_bytes(column.type))
-        return pa.array([_replaced(value) for value in raw.to_pylist()], column.type)
+        raw = column.cast(_plain(column.type, pa.large_binary()))
+        plain = _plain(column.type)
+        mended = pa.array([_replaced(value, plain) for value in raw.to_pylist()], plain)
+        return mended if plain == column.type else mended.cast(column.type)
     return column
 
 
-def _as_bytes(kind: pa.DataType) -> pa.DataType:
+def _plain(kind: pa.DataType, text: pa.DataType | None = None) -> pa.DataType:
+    """A type without the extensions and dictionaries in it; its strings are ``text``, if given."""
+
+    def inner(field: pa.Field) -> pa.Field:
+        return field.with_type(_plain(field.type, text))
+
     types = pa.types
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        return pa.large_binary()
-    if types.is_large_list(kind):
-        return pa.large_list(_as_bytes(kind.value_type))
-    if types.is_list(kind):
-        return pa.list_(_as_bytes(kind.value_type))
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain(kind.storage_type, text)
+    if types.is_dictionary(kind):
+        return _plain(kind.value_type, text)
+    if is_string(kind):
+        return text or kind
     if types.is_struct(kind):
-        return pa.struct([field.with_type(_as_bytes(field.type)) for field in kind])
+        return pa.struct([*map(inner, kind)])
+    if types.is_map(kind):
+        return pa.map_(inner(kind.key_field), inner(kind.item_field))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(inner(kind.value_field), kind.list_size)
+    if types.is_large_list(kind):
+        return pa.large_list(inner(kind.value_field))
+    if types.is_list_view(kind) and text is None:  # Arrow casts from it, but not to it
+        return pa.list_view(inner(kind.value_field))
+    if types.is_list(kind) or types.is_list_view(kind):
+        return pa.list_(inner(kind.value_field))
     return kind
 
 
-def _replaced(value: Any) -> Any:
-    if isinstance(value, bytes):
+def _replaced(value: Any, kind: pa.DataType) -> Any:
+    """A Python value with its bytes as text where that is what ``kind`` says."""
+    types = pa.types
+    if value is None:
+        return None
+    if is_string(kind):
         return value.decode("utf-8", "replace")
-    if isinstance(value, list):
-        return [_replaced(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _replaced(item) for name, item in value.items()}
+    if types.is_struct(kind):
+        return {field.name: _replaced(value[field.name], field.type) for field in kind}
+    if types.is_map(kind):
+        return [(_replaced(k, kind.key_type), _replaced(v, kind.item_type)) for k, v in value]
+    if is_list(kind) or types.is_list_view(kind):
+        return [_replaced(item, kind.value_type) for item in value]
     return value
 
 

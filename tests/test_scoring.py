@@ -110,6 +110,40 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+BROKEN = pa.array([b"\xff", b"ok", None]).cast(pa.string(), safe=False)
+KEYS = pa.array(["a", "b", "c"])
+EACH = pa.array([0, 1, 2, 3], pa.int32())
+ONES = pa.array([1, 1, 1], pa.int32())
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pa.MapArray.from_arrays(EACH, KEYS, BROKEN), [[("a", "\ufffd")], [("b", "ok")]]),
+        (pa.MapArray.from_arrays(EACH, BROKEN.fill_null("x"), KEYS), [[("\ufffd", "a")]]),
+        (pa.FixedSizeListArray.from_arrays(BROKEN, 1), [["\ufffd"], ["ok"], [None]]),
+        (pa.ListViewArray.from_arrays(EACH[:3], ONES, BROKEN), [["\ufffd"], ["ok"], [None]]),
+        (pa.LargeListArray.from_arrays(EACH, BROKEN), [["\ufffd"], ["ok"], [None]]),
+        (pa.ListArray.from_arrays(EACH, BROKEN.dictionary_encode()), [["\ufffd"], ["ok"]]),
+        (pa.ExtensionArray.from_storage(pa.json_(), BROKEN), ["\ufffd", "ok", None]),
+        (
+            pa.StructArray.from_arrays([BROKEN, pa.array([b"\xff"] * 3)], ["text", "bytes"]),
+            [{"text": "\ufffd", "bytes": b"\xff"}, {"text": "ok", "bytes": b"\xff"}],
+        ),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+)  # fmt: skip
+def test_strings_that_are_not_utf8_inside_other_values(
+    tmp_path: Path, column: pa.Array, expected: list[Any]
+) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"text": ["x"] * 3, "other": column}), path)
+    _, table = scored(path, text=["text"])
+    table.validate(full=True)
+    assert table["other"].type == pq.read_schema(path).field("other").type
+    assert table["other"].to_pylist()[: len(expected)] == expected
+
+
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_texts_that_are_not_utf8_are_written_as_valid_text(tmp_path: Path, form: str) -> None:
     path = tmp_path / f"in.{form}"

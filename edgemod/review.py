@@ -510,7 +510,7 @@ def _read(part: Path, columns: list[str]) -> pa.Table:
         raise RunError(
             "this part of the review queue is missing or damaged",
             where=str(part),
-            fix="triage again with --restart",
+            fix="run the same command again: it does the records of this part again",
         ) from error
 
 

@@ -190,7 +190,8 @@ def _expand(item: str | Path) -> Iterator[tuple[Path, Path]]:
     elif path.is_file():
         yield path.parent, path
     elif path.exists():
-        raise InputError("is neither a file nor a folder", where=str(item), fix=_READABLE)
+        fix = f"write what comes out of it to a file; {_READABLE}"
+        raise InputError("is neither a file nor a folder", where=str(item), fix=fix)
     elif glob.has_magic(str(item)):
         yield from _glob(str(item))
     else:
@@ -266,8 +267,11 @@ def _hidden(name: str) -> bool:
 def _format(file: Path) -> Format | None:
     """Tell a format by suffix, or where there is none (Hive) by the Parquet magic.
 
-    Raises OSError for a file without suffix that cannot be read.
+    A pipe or device has none, whatever its name: reading it might never end. Raises OSError for a
+    file without suffix that cannot be read.
     """
+    if os.path.exists(file) and not os.path.isfile(file):
+        return None
     suffixes = [suffix.lower() for suffix in file.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         inner = SUFFIXES.get(suffixes[-2]) if len(suffixes) > 1 else None

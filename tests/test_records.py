@@ -430,6 +430,18 @@ def test_folders_globs_and_files(tmp_path: Path) -> None:
     assert others == [f"{tmp_path}/b.parquet.bak", f"{tmp_path}/notes.md"]
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    parquet(tmp_path / "in" / "a.parquet", {"text": ["x"]})
+    for name in ("b.csv", "c"):
+        os.mkfifo(tmp_path / "in" / name)
+        with pytest.raises(InputError, match="is neither a file nor a folder"):
+            discover([tmp_path / "in" / name])
+    assert [source.path for source in discover([tmp_path / "in"])] == ["a.parquet"]
+    assert passed_over([tmp_path / "in"]) == [f"{tmp_path}/in/b.csv", f"{tmp_path}/in/c"]
+    with pytest.raises(InputError, match="no input file matches this pattern"):
+        discover([tmp_path / "in" / "*.csv"])
+
+
 @pytest.mark.parametrize("named", ["", "sub", "sub/deep/x.parquet", "."])
 def test_a_folder_that_cannot_be_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str

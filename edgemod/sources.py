@@ -285,8 +285,16 @@ def _format(file: Path) -> Format | None:
 
 
 def _shown(found: Sequence[tuple[Path, Path]]) -> list[str]:
-    """Shown paths, lengthened by the names of the folders above where two would be equal."""
-    full = [_text(Path(os.path.abspath(file))).split("/") for _, file in found]
+    """Shown paths, lengthened by the names of the folders above where two would be equal.
+
+    Raises InputError for two files whose whole paths are shown alike.
+    """
+    whole = [_text(Path(os.path.abspath(file))) for _, file in found]
+    for path, count in Counter(whole).items():
+        if count > 1:
+            what = "two files have this name: in one of them \\x.. stands for a byte"
+            raise InputError(f"{what} that is not UTF-8", where=path, fix="Rename one of them.")
+    full = [path.split("/") for path in whole]
     lengths = [len(file.relative_to(root).parts) for root, file in found]
     while True:
         paths = ["/".join(parts[-n:]) for parts, n in zip(full, lengths, strict=True)]

@@ -488,6 +488,9 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     path.rename(tmp_path / os.fsdecode(b"caf\xe9.parquet"))
     (tmp_path / os.fsdecode(b"\xe9.csv")).write_text("text\ny\n")
     assert column(read(tmp_path), "record_id") == ["\\xe9.csv#0", "caf\\xe9.parquet#0"]
+    (tmp_path / "\\xe9.csv").write_text("text\nz\n")  # shown like the other
+    with pytest.raises(InputError, match="two files have this name"):
+        discover([tmp_path])
 
 
 def test_hive_partitions_are_columns(tmp_path: Path) -> None:

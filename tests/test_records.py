@@ -598,7 +598,7 @@ def naive_slices(sizes: list[int], chunk_rows: int, chunk_bytes: int) -> list[in
 @settings(deadline=None, max_examples=40)
 @given(
     texts=st.lists(st.none() | st.text(max_size=9), min_size=1, max_size=40),
-    form=st.sampled_from(["text", "joined", "talk", "parts", "damaged"]),
+    form=st.sampled_from(["text", "joined", "named", "talk", "parts", "damaged"]),
     chunk_rows=st.integers(1, 9),
     chunk_bytes=st.integers(1, 40),
     start=st.integers(0, 6),
@@ -619,6 +619,10 @@ def test_a_chunk_ends_with_the_row_that_fills_it(
         values["more"] = values["text"].cast(pa.binary_view())
         columns = replace(columns, text=("text", "more"))
         sizes = [2 * size for size in sizes]
+    elif form == "named":
+        values |= dict.fromkeys(("id", "thread", "author", "time"), values["text"])
+        columns = replace(columns, id="id", thread="thread", author="author", time="time")
+        sizes = [5 * size for size in sizes]
     elif form in ("talk", "parts"):
         content = pa.string() if form == "talk" else pa.list_(pa.string())
         kind = pa.list_(pa.struct([("n", pa.int8()), ("content", content)]))

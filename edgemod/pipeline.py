@@ -496,10 +496,10 @@ def _read_state(out: Path) -> dict[str, Any] | None:
         return None
     state = _read_json(path, fix)
     try:
-        whole = {"status", "plan", "chunks"} <= state.keys() and isinstance(state["plan"], dict)
-    except AttributeError:
-        whole = False
-    if not whole:
+        kinds = type(state["status"]), type(state["plan"]), type(state["chunks"])
+    except (TypeError, KeyError):
+        kinds = None
+    if kinds != (str, dict, int):
         raise _damaged(path, fix)
     return dict(state)
 

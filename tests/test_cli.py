@@ -116,6 +116,13 @@ def test_a_full_disk_is_told(command: list[str]) -> None:
     assert told.stderr == b"edgemod: the output cannot be written: No space left on device\n"
 
 
+def test_a_limit_on_the_size_of_files_is_told(tmp_path: Path) -> None:
+    command = f"ulimit -f 0; exec {sys.executable} -m edgemod.cli policy show > {tmp_path}/out"
+    told = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, check=False)
+    assert told.returncode == 1
+    assert told.stderr == b"edgemod: the output cannot be written: File too large\n"
+
+
 def test_score_reads_stdin_and_files(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("one line\nanother line\n")
     from_file = run("score", "--file", tmp_path / "lines.txt")

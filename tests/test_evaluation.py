@@ -186,6 +186,7 @@ def test_labels_of_every_numeric_type(tmp_path: Path) -> None:
         sexual=pa.nulls(3),
     )
     found = read_labels(discover([path])[0], None)
+    assert [*read_labels(discover([path])[0], [*found, *found])] == [*found]
     assert [*found] == ["hate", "sexual", "pii", "toxic", "any"]
     assert found.pop("sexual").tolist() == [-1, -1, -1]
     assert {tuple(column.tolist()) for column in found.values()} == {(1, 0, -1)}

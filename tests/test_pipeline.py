@@ -288,6 +288,26 @@ def test_files_that_go_while_a_run_goes_on_are_missed(dump: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("name", "lie"),
+    [
+        ("run.json", {"chunks": "x"}),
+        ("run.json", {"status": None}),
+        ("report.json", {"records": 601}),
+        ("report.json", {"seconds": None}),
+        ("report.json", {"review": []}),
+    ],
+)
+def test_a_complete_run_that_was_edited_is_told(
+    dump: Path, finished: tuple[Path, RunReport], tmp_path: Path, name: str, lie: dict[str, Any]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    harmed(out, name, json.dumps(lie))
+    with pytest.raises(RunError, match="is missing or damaged"):
+        edgemod.triage(dump, out, workers=1, chunk_rows=128)
+
+
+@pytest.mark.parametrize(
     "wrong", [{"chunk_rows": 0}, {"workers": 0}, {"review_budget": -1}, {"review_format": "xlsx"}]
 )
 def test_options_out_of_range_are_refused_before_anything_starts(

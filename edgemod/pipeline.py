@@ -469,8 +469,8 @@ def _remove(*paths: Path) -> None:
         try:
             if path.is_dir():
                 shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            elif os.path.lexists(path):  # a read-only file system refuses before it looks
+                path.unlink()
         except OSError as error:
             raise OutputError(
                 f"cannot be removed: {error.strerror}",

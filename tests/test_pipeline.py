@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -120,6 +121,18 @@ def test_the_same_command_again_returns_the_report(
     before = contents(out)
     assert edgemod.triage(dump, out, workers=2, chunk_rows=128) == report
     assert contents(out) == before
+
+
+def test_a_complete_run_on_a_read_only_disk_prints_its_report(
+    dump: Path, finished: tuple[Path, RunReport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("unlink", "remove"):  # even where there is nothing to remove
+        monkeypatch.setattr(os, name, refuse)
+    out, report = finished
+    assert edgemod.triage(dump, out, workers=1, chunk_rows=128) == report
 
 
 def started(dump: Path, out: Path, *options: str) -> subprocess.Popen[str]:

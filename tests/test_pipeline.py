@@ -285,6 +285,13 @@ def test_a_chunk_whose_files_do_not_agree_is_done_again(dump: Path, tmp_path: Pa
         assert (report.verdicts, report.review) == (whole.verdicts, whole.review), (name, harm)
         assert contents(out) == contents(tmp_path / "whole"), (name, harm)
 
+    out = tmp_path / "stopped"
+    (out / part).rename(out / "decisions" / "part-1.parquet")  # not a name that edgemod gives
+    for index in (999_999, 1_000_000):
+        for old, new in zip(worker.files(out, 0), worker.files(out, index), strict=True):
+            shutil.copy(old, new)
+    assert [index for index, _ in pipeline._done(out)] == [0, 2, 3, 999_999, 1_000_000]
+
 
 def test_files_that_go_while_a_run_goes_on_are_missed(dump: Path, tmp_path: Path) -> None:
     command = partial(edgemod.triage, dump, tmp_path / "out", workers=1, chunk_rows=300, model=None)

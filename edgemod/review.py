@@ -512,7 +512,7 @@ def _read(part: Path, columns: list[str]) -> pa.Table:
         raise RunError(
             "this part of the review queue is missing or damaged",
             where=str(part),
-            fix="run the same command again: it does the records of this part again",
+            fix="run the same command again; if that does not help, with --restart",
         ) from error
 
 

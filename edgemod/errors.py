@@ -37,13 +37,19 @@ class InputError(EdgemodError):
 
 
 class PolicyError(EdgemodError):
-    """A policy with mistakes, all of them in ``problems``: (line, message), 1-based lines."""
+    """A policy with mistakes, all of them in ``problems``: (line, message), 1-based lines.
 
-    def __init__(self, where: str, problems: Sequence[tuple[int, str]]) -> None:
+    One that cannot be read has none, but as other errors ``what`` and ``fix``.
+    """
+
+    def __init__(
+        self, where: str, problems: Sequence[tuple[int, str]] = (), *, what: str = "", fix: str = ""
+    ) -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
         lines = "\n".join(f"  line {line}: {message}" for line, message in self.problems)
-        super().__init__(f"{count} problem{'s' if count != 1 else ''}\n{lines}", where=where)
+        told = f"{count} problem{'s' if count != 1 else ''}\n{lines}"
+        super().__init__(what or told, where=where, fix=fix)
 
 
 class ModelError(EdgemodError):

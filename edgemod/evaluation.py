@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from edgemod import formats, records, scoring
 from edgemod.calibration import FloatMatrix
+from edgemod.errors import InputError
 from edgemod.formats import Rows
 from edgemod.labels import UNSAFE, read_labels
 from edgemod.metrics import Estimate, Labels, Scores, bootstrap, wilson
@@ -32,6 +33,7 @@ from edgemod.model import Model, ModelScores
 from edgemod.policy import Policy
 from edgemod.records import Chunk
 from edgemod.scoring import StageName, Threads
+from edgemod.sources import has_changed
 from edgemod.triager import Triager, probabilities_of
 from edgemod.words import ANY, OUTPUTS, Verdict
 
@@ -259,8 +261,9 @@ def evaluate(
     are read a few hundred records at a time.
 
     Raises InputError for a file that is not Parquet, a text or label column that is missing, a
-    value that is not a label, and a file without a labelled record; ModelError if there is no
-    language model for the stage ``model``; PolicyError and CalibrationError as Triager does.
+    value that is not a label, a file without a labelled record or one that changes; ModelError if
+    there is no language model for the stage ``model``; PolicyError and CalibrationError as Triager
+    does.
     """
     sources = records.discover([inputs] if isinstance(inputs, str | Path) else inputs)
     columns = records.resolve_columns(sources, text=(text,) if isinstance(text, str) else text)
@@ -282,6 +285,12 @@ def evaluate(
             chosen = _chosen(given, rows, seed)
             units = scoring.in_units(_only(formats.rows(source, names), chosen))
             parts = [*threads.map(measured, units)]
+            if has_changed(source):
+                raise InputError(
+                    "changed while it was being read",
+                    where=source.path,
+                    fix="Start again when nothing writes to it.",
+                )
             found += assess(
                 source.path,
                 {name: column[chosen] for name, column in given.items()},

@@ -18,6 +18,9 @@ from edgemod.errors import EdgemodError
 
 INTERRUPTED = 130
 
+_UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a write to an open file fails with, where it is for no mistake of edgemod."""
+
 
 def run(command: click.Command) -> NoReturn:
     """Run a command line and exit the process with the documented code."""
@@ -62,7 +65,7 @@ def _output() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.EPIPE, errno.ENOSPC) and error.filename is None:
+        if error.errno in _UNWRITABLE and error.filename is None:
             raise _NoOutputError(error) from error
         raise
 

@@ -44,7 +44,8 @@ def read_labels(source: Source, wanted: Sequence[str] | None) -> dict[str, Label
         if name not in present:
             has = ", ".join(label for label in LABELS if label in present) or "none"
             raise InputError(f"no column '{name}'", where=where, fix=f"Its labels are: {has}")
-    names = [name for name in (LABELS if wanted is None else wanted) if name in present]
+    asked = LABELS if wanted is None else dict.fromkeys(wanted)
+    names = [name for name in asked if name in present]
     if not names:
         raise InputError(
             "has no label column",

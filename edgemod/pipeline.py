@@ -1,9 +1,10 @@
 """``triage()``: a dump to decisions, review queue and report; the only owner of run state.
 
 The parent reads the input and hands chunks to worker processes; each worker writes the parts
-of its chunk, the decisions last and atomically. So a chunk is done exactly if its part exists,
-the result does not depend on the number of workers, and a run killed at any instant goes on
-where it was. ``run.json`` says what the run is; a folder holds one run.
+of its chunk, the decisions last and atomically. A chunk is done exactly if its files are there
+and agree on their numbers of records, the result does not depend on the number of workers, and
+a run killed at any instant goes on where it was. ``run.json`` says what the run is; a folder
+holds one run.
 
 In OUT:
 
@@ -28,6 +29,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 import edgemod
 from edgemod import records, review, sources, worker
@@ -263,20 +267,26 @@ def _run(
             return finished
         began = time.monotonic()
         total, done = Tally(), {}
-        for index in sorted(_done(out)):
-            tally = _tally(out, index)
+        for index, tally in _done(out):
             total.add(tally)
             done[index] = tally.records
         earlier = total.records
         _triage_chunks(plan, options, crew, done, total, began, on_progress)
         for source in plan.sources:
             _check_unchanged(source)
+        kept = {index: (tally.records, _reviews(tally)) for index, tally in _done(out)}
         queue = review.export(
-            sorted((out / "work").glob("review-*.parquet")),
+            [worker.files(out, index)[0] for index, (_, reviews) in kept.items() if reviews],
             out / "review",
             format=options.review_format,
             budget=options.review_budget,
         )
+        if (sum(n for n, _ in kept.values()), queue.total) != (total.records, _reviews(total)):
+            raise RunError(
+                "files of the run were removed or changed while it was going on",
+                where=str(out),
+                fix="Run the same command again: it does their records again.",
+            )
         report = RunReport.of(
             tally=total,
             session_records=total.records - earlier,
@@ -290,7 +300,7 @@ def _run(
             peak_bytes=crew.peak_bytes() + worker.peak_bytes(),
         )
         write_bytes(out / "report.json", _json(report.to_json()))
-        _write_state(out, plan, "complete", chunks=len(_done(out)))
+        _write_state(out, plan, "complete", chunks=len(kept))
         _remove(out / "work")
         return report
 
@@ -322,7 +332,7 @@ def _triage_chunks(
         for future in finished:
             index = in_flight.pop(future)
             total.add(future.result())
-            reviews = total.counts["verdict"]["review"]
+            reviews = _reviews(total)
             on_progress(
                 Progress(
                     index,
@@ -432,19 +442,21 @@ def _state(out: Path, plan: Plan, restart: bool) -> dict[str, Any] | None:
 def _complete(out: Path, state: dict[str, Any]) -> RunReport:
     """The report of a complete run; raises RunError if something of it is gone."""
     _remove(out / "work")
-    missing = set(range(state["chunks"])) - _done(out)
-    if missing:
-        raise RunError(
-            f"{worker.part_name(min(missing))} of the complete run is missing or empty",
-            where=str(out / "decisions"),
-            fix="Put it back, or use --restart to begin anew.",
-        )
+    records = 0
+    for index in range(state["chunks"]):
+        part = worker.files(out, index)[2]
+        rows = _rows(part)
+        if rows is None:
+            raise _damaged(part, "--restart begins anew")
+        records += rows
     report = _read_json(out / "report.json", "--restart begins anew")
     try:
         told = RunReport.from_json(report)
         queue = [str(name) for name in told.review["files"]]
     except (TypeError, KeyError) as error:
         raise _damaged(out / "report.json", "--restart begins anew") from error
+    if records != told.records:
+        raise _damaged(out / "decisions", "--restart begins anew")
     for name in queue:
         if not (out / "review" / name).is_file():
             raise _damaged(out / "review" / name, "--restart begins anew")
@@ -457,8 +469,8 @@ def _remove(*paths: Path) -> None:
         try:
             if path.is_dir():
                 shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            elif os.path.lexists(path):  # a read-only file system refuses before it looks
+                path.unlink()
         except OSError as error:
             raise OutputError(
                 f"cannot be removed: {error.strerror}",
@@ -484,10 +496,10 @@ def _read_state(out: Path) -> dict[str, Any] | None:
         return None
     state = _read_json(path, fix)
     try:
-        whole = {"status", "plan", "chunks"} <= state.keys() and isinstance(state["plan"], dict)
-    except AttributeError:
-        whole = False
-    if not whole:
+        kinds = type(state["status"]), type(state["plan"]), type(state["chunks"])
+    except (TypeError, KeyError):
+        kinds = None
+    if kinds != (str, dict, int):
         raise _damaged(path, fix)
     return dict(state)
 
@@ -539,23 +551,42 @@ def _json(document: dict[str, Any]) -> bytes:
     return (json.dumps(document, indent=2) + "\n").encode()
 
 
-def _done(out: Path) -> set[int]:
-    """Numbers of the chunks that have their part; other files are nobody's business.
+def _done(out: Path) -> Iterator[tuple[int, Tally]]:
+    """The chunks that are done, ascending, with their tallies; all others are to be done (again).
 
-    A part without a byte is none: a file system that lost its content may leave that.
+    A part may have its name and not its content: what a file system lost, or somebody removed.
     """
-    parts = out.glob("decisions/part-*.parquet")
-    names = (path.stem.removeprefix("part-") for path in parts if path.stat().st_size)
-    return {int(name) for name in names if name.isdecimal()}
+    names = (path.stem.removeprefix("part-") for path in (out / "decisions").glob("part-*.parquet"))
+    for index in sorted({int(name) for name in names if name.isdecimal()}):
+        tally = _tally(out, index)
+        if tally is not None:
+            yield index, tally
 
 
-def _tally(out: Path, index: int) -> Tally:
-    path = out / "work" / f"tally-{index:06d}.json"
-    document = _read_json(path, "--restart begins anew")
+def _tally(out: Path, index: int) -> Tally | None:
+    """The tally of a chunk if its decisions and review rows are as many as it says."""
+    queue, numbers, part = worker.files(out, index)
     try:
-        return Tally.from_json(document)
-    except (TypeError, KeyError) as error:
-        raise _damaged(path, "--restart begins anew") from error
+        tally = Tally.from_json(json.loads(numbers.read_bytes()))
+    except (OSError, ValueError):
+        return None
+    records, reviews = sum(tally.counts["verdict"].values()), _reviews(tally)
+    whole = tally.records == records == _rows(part) and (not reviews or reviews == _rows(queue))
+    return tally if whole else None
+
+
+def _reviews(tally: Tally) -> int:
+    return tally.counts["verdict"]["review"]
+
+
+def _rows(part: Path) -> int | None:
+    """The rows of a Parquet file by its footer; None if it is missing or damaged."""
+    try:
+        with part.open("rb") as stream:  # not by name: it need not be UTF-8
+            rows: int = pq.read_metadata(stream).num_rows
+    except (OSError, pa.ArrowException):
+        return None
+    return rows
 
 
 def _check_unchanged(source: Source) -> None:

@@ -135,13 +135,17 @@ class Policy:
 def load_policy(path: Path | None = None) -> Policy:
     """Read a policy and its word lists; None means the one that ships.
 
-    Raises `PolicyError` with every mistake in it, in line order, and nothing else.
+    Raises `PolicyError` with every mistake in it, in line order, or why it cannot be read, and
+    nothing else.
     """
     path = DEFAULT_POLICY if path is None else path
     try:
         text = _read(path, MAX_POLICY_BYTES)
         document = tomllib.loads(text)
     except _UnreadableError as error:
+        if not error.line:
+            fix = "Check the path, and that it is a policy that you may read."
+            raise PolicyError(str(path), what=f"the policy {error}", fix=fix) from None
         raise PolicyError(str(path), [(error.line, f"the policy {error}")]) from None
     except RecursionError:
         raise PolicyError(str(path), [(deepest_line(text), "nested too deeply")]) from None
@@ -521,9 +525,9 @@ def _show(value: object) -> str:
 
 
 class _UnreadableError(Exception):
-    """A file that gives no text: why, and the 1-based line of it to blame."""
+    """A file that gives no text: why, and the 1-based line of it to blame, 0 for none."""
 
-    def __init__(self, why: str, line: int = 1) -> None:
+    def __init__(self, why: str, line: int = 0) -> None:
         super().__init__(why)
         self.line = line
 

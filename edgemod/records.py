@@ -82,7 +82,7 @@ CONTEXT_BYTES: Final = 4096
 """Bytes of context kept, the last ones. A guard reads 128 tokens of it, some 500 bytes."""
 
 CHUNK_BYTES: Final = 16 << 20
-"""Bytes of text after which a chunk ends, whatever its rows."""
+"""Bytes of strings after which a chunk ends, whatever its rows."""
 
 _INK: Final = (
     r"[^\pZ\p{Cc}\p{Cf}\x{34F}\x{115F}\x{1160}\x{17B4}\x{17B5}\x{180B}-\x{180F}"
@@ -119,9 +119,9 @@ def read_chunks(
     """Yield the chunks of the sources from number ``start`` on, which begins at ``start_row``.
 
     ``start_row`` counts the rows of all sources end to end: the rows of the chunks before. A chunk
-    ends with its row number ``chunk_rows``, or with the row whose text, conversation and context
+    ends with its row number ``chunk_rows``, or with the row whose strings, ids and names included,
     bring it to ``chunk_bytes``, whichever comes first; the last may be shorter. So memory holds
-    about one chunk, whatever the size of files, row groups and texts, and a chunk depends on its
+    about one chunk, whatever the size of files, row groups and strings, and a chunk depends on its
     own rows alone: it is the same whether reading started before it or at it. Rows that cannot be
     decoded have the status unreadable and an id made of file and row. Raises InputError if a file
     is gone or has changed, ValueError if ``start`` chunks cannot end at ``start_row``.
@@ -163,9 +163,8 @@ def chunk_of(rows: pa.RecordBatch | Rows, columns: Columns, *, max_text_bytes: i
 
 def _rows(sources: Sequence[Source], columns: Columns, skip: int) -> Iterator[Rows]:
     """Yield the rows of all sources end to end, from row ``skip`` on."""
-    scored = [*columns.text, columns.conversation, columns.context]
-    others = [columns.id, columns.thread, columns.author, columns.time]
-    wanted = [name for name in dict.fromkeys([*scored, *others]) if name is not None]
+    wanted = _names(columns)
+    scored = (*columns.text, columns.conversation, columns.context)
     spare = [name for name in wanted if name not in scored]
     for source in sources:
         end = source.rows or 0
@@ -177,13 +176,21 @@ def _rows(sources: Sequence[Source], columns: Columns, skip: int) -> Iterator[Ro
         skip = max(skip - end, 0)
 
 
+def _names(columns: Columns) -> list[str]:
+    """The columns in use, each once."""
+    names = [
+        *columns.text, columns.conversation, columns.id, columns.thread, columns.author,
+        columns.time, columns.context,
+    ]  # fmt: skip
+    return [name for name in dict.fromkeys(names) if name is not None]
+
+
 def _sizes(run: Rows, columns: Columns) -> npt.NDArray[np.int64]:
-    """Bytes of text, conversation and context in each row of a run, int64 (rows,)."""
+    """Bytes of strings in each row of a run, int64 (rows,)."""
     sizes = np.zeros(run.count, np.int64)
     if run.batch is not None:
-        for name in (*columns.text, columns.conversation, columns.context):
-            if name is not None:
-                sizes += text_bytes(_column(run, name))
+        for name in _names(columns):
+            sizes += text_bytes(_column(run, name))
     return sizes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from edgemod.review import ReviewSummary
 from edgemod.tally import Tally
@@ -127,5 +127,9 @@ class RunReport:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> RunReport:
-        """The report ``to_json`` wrote."""
-        return cls(**document)
+        """The report ``to_json`` wrote. Raises TypeError where a field is missing or of no use."""
+        report = cls(**document)
+        for name, kind in get_type_hints(cls).items():
+            if not isinstance(getattr(report, name), get_origin(kind) or kind):
+                raise TypeError(name)
+        return report

@@ -71,7 +71,8 @@ PENDING: Final = pa.schema([*list(REVIEW)[1:], ("size", pa.int64())])
 BATCH_BYTES: int = 64 * 2**20
 """Rows held in memory at once, in bytes; a few copies of it are the memory ``export`` takes."""
 
-ROW_BYTES: Final = 1024  # what a row takes beside its text and context, generously
+ROW_BYTES: Final = 1024  # what a row takes beside the strings below, generously
+_STRINGS: Final = ("record_id", "thread_id", "author_id", "time", "role", "text", "context")
 
 _KEYS: Final = pa.schema([PENDING.field(name) for name in ("priority", "size")])
 _NOTHING_TO_READ: Final = pa.array([Status.null_text.name, Status.empty_text.name])
@@ -160,8 +161,9 @@ def pending(chunk: Chunk, decisions: pa.RecordBatch | pa.Table, policy: Policy) 
     }
     for name, column in zip(OUTPUTS, probabilities.T, strict=True):
         columns[f"p_{name}"] = pa.array(column, mask=np.isnan(column))
-    lengths = [pc.fill_null(pc.binary_length(columns[name]), 0) for name in ("text", "context")]
-    columns["size"] = pc.add(pc.add(*lengths), ROW_BYTES)
+    columns["size"] = pa.array(np.full(len(chosen), ROW_BYTES))
+    for name in _STRINGS:
+        columns["size"] = pc.add(columns["size"], pc.binary_length(columns[name]).fill_null(0))
     return pa.table([_one(columns[field.name]).cast(field.type) for field in PENDING], PENDING)
 
 
@@ -510,7 +512,7 @@ def _read(part: Path, columns: list[str]) -> pa.Table:
         raise RunError(
             "this part of the review queue is missing or damaged",
             where=str(part),
-            fix="triage again with --restart",
+            fix="run the same command again; if that does not help, with --restart",
         ) from error
 
 

@@ -263,7 +263,8 @@ def _expand(item: str | Path) -> Iterator[tuple[Path, Path]]:
     elif path.is_file():
         yield path.parent, path
     elif path.exists():
-        raise InputError("is neither a file nor a folder", where=str(item), fix=_READABLE)
+        fix = f"write what comes out of it to a file; {_READABLE}"
+        raise InputError("is neither a file nor a folder", where=str(item), fix=fix)
     elif glob.has_magic(str(item)):
         yield from _glob(str(item))
     else:
@@ -339,8 +340,11 @@ def _hidden(name: str) -> bool:
 def _format(file: Path) -> Format | None:
     """Tell a format by suffix, or where there is none (Hive) by the Parquet magic.
 
-    Raises OSError for a file without suffix that cannot be read.
+    A pipe or device has none, whatever its name: reading it might never end. Raises OSError for a
+    file without suffix that cannot be read.
     """
+    if os.path.exists(file) and not os.path.isfile(file):
+        return None
     form = SUFFIXES.get(format_suffix(file))
     if form is not None:
         return None if form == "parquet" and file.suffix.lower() in COMPRESSIONS else form
@@ -351,8 +355,16 @@ def _format(file: Path) -> Format | None:
 
 
 def _shown(found: Sequence[tuple[Path, Path]]) -> list[str]:
-    """Shown paths, lengthened by the names of the folders above where two would be equal."""
-    full = [_text(Path(os.path.abspath(file))).split("/") for _, file in found]
+    """Shown paths, lengthened by the names of the folders above where two would be equal.
+
+    Raises InputError for two files whose whole paths are shown alike.
+    """
+    whole = [_text(Path(os.path.abspath(file))) for _, file in found]
+    for path, count in Counter(whole).items():
+        if count > 1:
+            what = "two files have this name: in one of them \\x.. stands for a byte"
+            raise InputError(f"{what} that is not UTF-8", where=path, fix="Rename one of them.")
+    full = [path.split("/") for path in whole]
     lengths = [len(file.relative_to(root).parts) for root, file in found]
     while True:
         paths = ["/".join(parts[-n:]) for parts, n in zip(full, lengths, strict=True)]

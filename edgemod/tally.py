@@ -53,8 +53,10 @@ class Tally:
         return {**vars(self)}
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Tally:
-        """The tally ``to_json`` wrote."""
+    def from_json(cls, document: Any) -> Tally:
+        """The tally ``to_json`` wrote. Raises ValueError for anything else."""
+        if not _has_shape(document, vars(cls())):
+            raise ValueError("not a tally")
         tally = cls(**document)
         tally.seen = Counter(document["seen"])
         tally.counts = {name: Counter(value) for name, value in document["counts"].items()}
@@ -66,3 +68,14 @@ class Tally:
         began = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+
+
+def _has_shape(value: Any, like: Any) -> bool:
+    """Whether a value is a number or, like a table, has its names (any if it is empty)."""
+    if not isinstance(like, dict):
+        return isinstance(value, int | float)
+    return (
+        isinstance(value, dict)
+        and value.keys() == (like or value).keys()
+        and all(_has_shape(value[name], like.get(name)) for name in value)
+    )

@@ -83,6 +83,15 @@ def part_name(index: int) -> str:
     return f"part-{index:06d}.parquet"
 
 
+def files(out: Path, index: int) -> tuple[Path, Path, Path]:
+    """Paths of a chunk's review rows (no file if there are none), tally and decisions."""
+    return (
+        out / "work" / f"review-{index:06d}.parquet",
+        out / "work" / f"tally-{index:06d}.json",
+        out / "decisions" / part_name(index),
+    )
+
+
 def main() -> None:
     """Serve chunks until standard input closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
@@ -142,9 +151,7 @@ def _start(setup: dict[str, Any]) -> Triager:
         setup["policy"], setup["model"], calibration=setup["calibration"], threads=setup["threads"]
     )
     # The first worker ever compiles the kernels here, alone; the others find them in the cache.
-    # The longer text is one that the language identifier is loaded for.
-    texts = ["warm", "ni haluk vortam beresk indolu"]
-    triager.triage_batch(pa.record_batch({"text": texts}))
+    triager.triage_batch(pa.record_batch({"text": ["warm"]}))
     return triager
 
 
@@ -161,13 +168,13 @@ def _triage(
     document = tally.to_json()
     if os.getppid() != parent:  # the run is gone; another may own the folder by now
         raise SystemExit(0)
-    queue = out / "work" / f"review-{chunk.index:06d}.parquet"
+    queue, numbers, part = files(out, chunk.index)
     if pending.num_rows:
         write_part(pending, queue)
     else:
         queue.unlink(missing_ok=True)  # of an attempt that died before its part
-    write_bytes(out / "work" / f"tally-{chunk.index:06d}.json", json.dumps(document).encode())
-    write_part(pa.Table.from_batches([decisions]), out / "decisions" / part_name(chunk.index))
+    write_bytes(numbers, json.dumps(document).encode())
+    write_part(pa.Table.from_batches([decisions]), part)
     return document
 
 

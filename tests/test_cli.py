@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pyarrow as pa
@@ -114,6 +116,24 @@ def test_a_full_disk_is_told(command: list[str]) -> None:
         )  # fmt: skip
     assert told.returncode == 1
     assert told.stderr == b"edgemod: the output cannot be written: No space left on device\n"
+
+
+def test_a_limit_on_the_size_of_files_is_told(tmp_path: Path) -> None:
+    command = f"ulimit -f 0; exec {sys.executable} -m edgemod.cli policy show > {tmp_path}/out"
+    told = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, check=False)
+    assert told.returncode == 1
+    assert told.stderr == b"edgemod: the output cannot be written: File too large\n"
+
+
+def test_an_interrupt_while_modules_are_imported(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    told = subprocess.run(
+        [sys.executable, "-m", "edgemod", "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=ROOT, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (told.returncode, told.stderr) == (130, b"edgemod: interrupted\n")
+    shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert shipped == {"edgemod": "edgemod.__main__:main"}
 
 
 def test_score_reads_stdin_and_files(tmp_path: Path) -> None:

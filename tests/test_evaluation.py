@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +188,7 @@ def test_labels_of_every_numeric_type(tmp_path: Path) -> None:
         sexual=pa.nulls(3),
     )
     found = read_labels(discover([path])[0], None)
+    assert [*read_labels(discover([path])[0], [*found, *found])] == [*found]
     assert [*found] == ["hate", "sexual", "pii", "toxic", "any"]
     assert found.pop("sexual").tolist() == [-1, -1, -1]
     assert {tuple(column.tolist()) for column in found.values()} == {(1, 0, -1)}
@@ -227,6 +230,15 @@ def test_verdicts_and_probabilities_are_those_of_a_run(labelled: Path, triager: 
         assert rank.auroc is not None
         assert rank.auroc.value == pytest.approx(roc_auc(truth, p))
     assert toxic.fingerprints == triager.fingerprints()
+
+
+def test_a_file_that_changes_after_its_labels_were_read(labelled: Path, tmp_path: Path) -> None:
+    path = tmp_path / "set.parquet"
+    shutil.copy(labelled, path)
+    with pytest.raises(InputError, match="changed while it was being read"):
+        edgemod.evaluate(
+            path, stages=["filter"], resamples=1, on_notice=lambda _: os.utime(path, (0, 0))
+        )
 
 
 def test_sample_seed_and_workers(labelled: Path) -> None:

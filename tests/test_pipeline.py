@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import edgemod
-from edgemod import crew, pipeline
+from edgemod import crew, pipeline, worker
 from edgemod.errors import EdgemodError, InputError, OutputError, RunError
 from edgemod.records import Chunk
 from edgemod.report import RunReport
@@ -118,6 +121,18 @@ def test_the_same_command_again_returns_the_report(
     before = contents(out)
     assert edgemod.triage(dump, out, workers=2, chunk_rows=128) == report
     assert contents(out) == before
+
+
+def test_a_complete_run_on_a_read_only_disk_prints_its_report(
+    dump: Path, finished: tuple[Path, RunReport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("unlink", "remove"):  # even where there is nothing to remove
+        monkeypatch.setattr(os, name, refuse)
+    out, report = finished
+    assert edgemod.triage(dump, out, workers=1, chunk_rows=128) == report
 
 
 def started(dump: Path, out: Path, *options: str) -> subprocess.Popen[str]:
@@ -221,15 +236,95 @@ def test_a_complete_run_that_lost_a_file_says_which(
     dump: Path, finished: tuple[Path, RunReport], tmp_path: Path
 ) -> None:
     names = ("report.json", "decisions/part-000002.parquet", "review/review-00000.parquet")
-    for name in (*names, "empty"):
+    for name in (*names, "half"):
         out = tmp_path / name.replace("/", "-")
         shutil.copytree(finished[0], out)
         (out / name).unlink(missing_ok=True)
-        if name == "empty":
+        if name == "half":
             name = names[1]
-            (out / name).write_bytes(b"")
+            harmed(out, name, "half")
         with pytest.raises(RunError, match=Path(name).name):
             edgemod.triage(dump, out, workers=1, chunk_rows=128)
+
+
+def harmed(out: Path, name: str, harm: str) -> None:
+    """Do to a file of a run what a failing disk, or a person, does."""
+    path = out / name
+    if harm == "gone":
+        path.unlink()
+    elif harm == "half":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        path.write_text(json.dumps({**json.loads(path.read_text()), **json.loads(harm)}))
+
+
+def test_a_chunk_whose_files_do_not_agree_is_done_again(dump: Path, tmp_path: Path) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(progress: pipeline.Progress) -> None:
+        if progress.records >= 512:
+            raise StopError
+
+    command = partial(edgemod.triage, dump, workers=1, chunk_rows=128, model=None)
+    whole = command(tmp_path / "whole")
+    with pytest.raises(StopError):
+        command(tmp_path / "stopped", on_progress=stop)
+    queue, tally, part = (
+        str(path.relative_to(tmp_path)) for path in worker.files(tmp_path, index=1)
+    )
+    lies = [{"records": 49}, {"tokens": "x"}, {"seconds": None}, {"counts": []}, {"counts": {}}]
+    for number, (name, harm) in enumerate(
+        [*product((queue, tally, part), ("gone", "half")), *((tally, json.dumps(x)) for x in lies)]
+    ):
+        out = tmp_path / str(number)
+        shutil.copytree(tmp_path / "stopped", out)
+        harmed(out, name, harm)
+        report = command(out)
+        assert report.resumed_chunks < 5
+        assert (report.verdicts, report.review) == (whole.verdicts, whole.review), (name, harm)
+        assert contents(out) == contents(tmp_path / "whole"), (name, harm)
+
+    out = tmp_path / "stopped"
+    (out / part).rename(out / "decisions" / "part-1.parquet")  # not a name that edgemod gives
+    for index in (999_999, 1_000_000):
+        for old, new in zip(worker.files(out, 0), worker.files(out, index), strict=True):
+            shutil.copy(old, new)
+    assert [index for index, _ in pipeline._done(out)] == [0, 2, 3, 999_999, 1_000_000]
+
+
+def test_files_that_go_while_a_run_goes_on_are_missed(dump: Path, tmp_path: Path) -> None:
+    command = partial(edgemod.triage, dump, tmp_path / "out", workers=1, chunk_rows=300, model=None)
+
+    def remove(progress: pipeline.Progress) -> None:
+        if progress.chunk == 1:
+            worker.files(tmp_path / "out", 0)[0].unlink()
+
+    with pytest.raises(RunError, match="were removed or changed while it was going on"):
+        command(on_progress=remove)
+    report = command()
+    assert report.records == 600
+    assert report.review["total"] == report.verdicts["review"]
+
+
+@pytest.mark.parametrize(
+    ("name", "lie"),
+    [
+        ("run.json", {"chunks": "x"}),
+        ("run.json", {"status": None}),
+        ("report.json", {"records": 601}),
+        ("report.json", {"seconds": None}),
+        ("report.json", {"review": []}),
+    ],
+)
+def test_a_complete_run_that_was_edited_is_told(
+    dump: Path, finished: tuple[Path, RunReport], tmp_path: Path, name: str, lie: dict[str, Any]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    harmed(out, name, json.dumps(lie))
+    with pytest.raises(RunError, match="is missing or damaged"):
+        edgemod.triage(dump, out, workers=1, chunk_rows=128)
 
 
 @pytest.mark.parametrize(

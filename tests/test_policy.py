@@ -369,8 +369,9 @@ def test_files_over_their_limits(tmp_path: Path) -> None:
         file.truncate(MAX_LEXICON_BYTES + 1)
     ((_, message),) = problems(tmp_path, changed('terms = ["grue"]', 'file = "a.txt"'))
     assert "is over the limit of 64 MiB" in message
-    text = SMALL + "#" * MAX_POLICY_BYTES
-    assert problems(tmp_path, text) == ((1, "the policy is over the limit of 1 MiB"),)
+    path = write(tmp_path, SMALL + "#" * MAX_POLICY_BYTES)
+    with pytest.raises(PolicyError, match="the policy is over the limit of 1 MiB"):
+        load_policy(path)
 
 
 @pytest.mark.parametrize(
@@ -392,8 +393,13 @@ def test_what_is_not_toml(tmp_path: Path, text: str | bytes, line: int, message:
 
 
 def test_policy_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="cannot be read: No such file"):
+    with pytest.raises(PolicyError) as told:
         load_policy(tmp_path / "none.toml")
+    assert told.value.problems == ()
+    assert str(told.value) == (
+        f"{tmp_path}/none.toml: the policy cannot be read: No such file or directory\n"
+        "  Check the path, and that it is a policy that you may read."
+    )
     with pytest.raises(PolicyError, match="cannot be read: Is a directory"):
         load_policy(tmp_path)
 

@@ -432,6 +432,18 @@ def test_folders_globs_and_files(tmp_path: Path) -> None:
     assert others == [f"{tmp_path}/b.parquet.bak", f"{tmp_path}/notes.md"]
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    parquet(tmp_path / "in" / "a.parquet", {"text": ["x"]})
+    for name in ("b.csv", "c"):
+        os.mkfifo(tmp_path / "in" / name)
+        with pytest.raises(InputError, match="is neither a file nor a folder"):
+            discover([tmp_path / "in" / name])
+    assert [source.path for source in discover([tmp_path / "in"])] == ["a.parquet"]
+    assert passed_over([tmp_path / "in"]) == [f"{tmp_path}/in/b.csv", f"{tmp_path}/in/c"]
+    with pytest.raises(InputError, match="no input file matches this pattern"):
+        discover([tmp_path / "in" / "*.csv"])
+
+
 @pytest.mark.parametrize("named", ["", "sub", "sub/deep/x.parquet", "."])
 def test_a_folder_that_cannot_be_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
@@ -478,6 +490,9 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     path.rename(tmp_path / os.fsdecode(b"caf\xe9.parquet"))
     (tmp_path / os.fsdecode(b"\xe9.csv")).write_text("text\ny\n")
     assert column(read(tmp_path), "record_id") == ["\\xe9.csv#0", "caf\\xe9.parquet#0"]
+    (tmp_path / "\\xe9.csv").write_text("text\nz\n")  # shown like the other
+    with pytest.raises(InputError, match="two files have this name"):
+        discover([tmp_path])
 
 
 def test_hive_partitions_are_columns(tmp_path: Path) -> None:
@@ -585,7 +600,7 @@ def naive_slices(sizes: list[int], chunk_rows: int, chunk_bytes: int) -> list[in
 @settings(deadline=None, max_examples=40)
 @given(
     texts=st.lists(st.none() | st.text(max_size=9), min_size=1, max_size=40),
-    form=st.sampled_from(["text", "joined", "talk", "parts", "damaged"]),
+    form=st.sampled_from(["text", "joined", "named", "talk", "parts", "damaged"]),
     chunk_rows=st.integers(1, 9),
     chunk_bytes=st.integers(1, 40),
     start=st.integers(0, 6),
@@ -606,6 +621,10 @@ def test_a_chunk_ends_with_the_row_that_fills_it(
         values["more"] = values["text"].cast(pa.binary_view())
         columns = replace(columns, text=("text", "more"))
         sizes = [2 * size for size in sizes]
+    elif form == "named":
+        values |= dict.fromkeys(("id", "thread", "author", "time"), values["text"])
+        columns = replace(columns, id="id", thread="thread", author="author", time="time")
+        sizes = [5 * size for size in sizes]
     elif form in ("talk", "parts"):
         content = pa.string() if form == "talk" else pa.list_(pa.string())
         kind = pa.list_(pa.struct([("n", pa.int8()), ("content", content)]))

@@ -1,0 +1,20 @@
+"""Where the process starts: ``edgemod`` and ``python -m edgemod``."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line and exit the process with the documented code."""
+    try:
+        from edgemod.cli import main
+    except KeyboardInterrupt:  # in the tenths of a second before exits.py looks after it
+        sys.stderr.write("edgemod: interrupted\n")
+        sys.exit(130)
+    main()
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ Files of chunk k, in the order they appear (the last makes the chunk complete):
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -144,6 +145,7 @@ def _end_with(parent: int) -> None:
 def _start(setup: dict[str, Any]) -> Triager:
     import pyarrow as pa
 
+    from edgemod import language
     from edgemod.triager import Triager
 
     pa.set_cpu_count(1)
@@ -152,6 +154,8 @@ def _start(setup: dict[str, Any]) -> Triager:
     )
     # The first worker ever compiles the kernels here, alone; the others find them in the cache.
     triager.triage_batch(pa.record_batch({"text": ["warm"]}))
+    with contextlib.suppress(OSError):  # it unpacks to a disk that may be full: told when needed
+        language.identify("warm")
     return triager
 
 

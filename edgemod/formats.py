@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
@@ -205,7 +206,7 @@ def _jsonl_schema(source: Source) -> pa.Schema:
     for block in _blocks(source):
         for line in block:
             try:
-                row = json.loads(line, object_pairs_hook=_once)
+                row = json.loads(line)
             except _SALVAGE:
                 continue
             if isinstance(row, dict) and row:
@@ -314,8 +315,10 @@ def _json_lines(
 def _json_row(line: bytes, fields: pa.Schema) -> dict[str, Any] | None:
     """Read one line of a block that pyarrow refused, or None if it cannot be read."""
     try:
-        row = json.loads(line.decode("utf-8", "surrogateescape"), object_pairs_hook=_once)
-        if not isinstance(row, dict):
+        row = json.loads(line.decode("utf-8", "surrogateescape"), object_pairs_hook=_Object)
+        if not isinstance(row, _Object) or not row.repeated.isdisjoint(fields.names):
+            return None
+        if any(_repeats(row.get(field.name)) for field in fields if field.type == MESSAGES):
             return None
         return {
             field.name: _talk(row.get(field.name))
@@ -327,15 +330,25 @@ def _json_row(line: bytes, fields: pa.Schema) -> dict[str, Any] | None:
         return None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; raises ValueError where a key is repeated, since either value may be the text.
+class _Object(dict[str, Any]):
+    """A JSON object and the keys that it repeats: either value may be the text.
 
-    pyarrow refuses such a block of lines as well, if the key is of a column that is read.
+    pyarrow refuses a block of lines in which a column that is read is repeated. What is not read
+    may be.
     """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is repeated")
-    return found
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        few = len(self) == len(pairs)
+        counts = Counter(() if few else (key for key, _ in pairs))
+        self.repeated = frozenset(key for key, count in counts.items() if count > 1)
+
+
+def _repeats(value: Any) -> bool:
+    """Whether a message, or what a message consists of, repeats a key."""
+    if isinstance(value, _Object):
+        return bool(value.repeated) or any(map(_repeats, value.values()))
+    return isinstance(value, list) and any(map(_repeats, value))
 
 
 def _rows(

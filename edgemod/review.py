@@ -506,7 +506,7 @@ def _in_category_order(counter: Counter[str]) -> dict[str, int]:
 
 def _read(part: Path, columns: list[str]) -> pa.Table:
     try:
-        with pq.ParquetFile(part) as file:
+        with pq.ParquetFile(part, page_checksum_verification=True) as file:
             return file.read(columns)
     except (pa.ArrowException, OSError) as error:
         raise RunError(

@@ -48,6 +48,7 @@ _READABLE = (
     "edgemod reads .parquet, .csv, .tsv, .jsonl and .ndjson (the last four also .gz, .zst or .bz2)"
 )
 _BZ2_BYTES = 1 << 13  # of which those after the end of a member are copied
+_BZ2_BLOCK = 1 << 20
 _MARK = b"\xef\xbb\xbf"
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _SHOWN_PROBLEMS = 20
@@ -202,12 +203,18 @@ def _open_stream(source: Source) -> pa.NativeFile | _Bz2:
 class _Bz2:
     """What the members of a .bz2 file hold, one after the other; a context.
 
-    pyarrow 26 fails at an empty member, and Python's BZ2File takes a damaged one for the end.
+    pyarrow 26 fails at an empty member, and Python's BZ2File takes a damaged one for the end. A
+    block tells that it is damaged at its end only, so that as much as a block holds (900 kB, but
+    for long runs of one byte) is kept back until it is known to be sound.
     """
 
     def __init__(self, file: pa.NativeFile) -> None:
         self._file, self._packed = file, b""
         self._member: bz2.BZ2Decompressor | None = None  # None between two
+        self._held = b""
+        self._fresh = 0  # bytes of the member at hand so far
+        self._ended = False
+        self._damage: OSError | None = None
 
     def __enter__(self) -> _Bz2:
         return self
@@ -217,19 +224,32 @@ class _Bz2:
 
     def read(self, size: int) -> bytes:
         """The next bytes, fewer only at the end. Raises OSError where it is cut or damaged."""
-        found = b""
-        while len(found) < size:
-            if not self._packed and (self._member is None or self._member.needs_input):
-                self._packed = self._file.read(_BZ2_BYTES)
-                if not self._packed and self._member is None:
-                    break
-                if not self._packed:
-                    raise OSError("a member is cut")
-            self._member = self._member or bz2.BZ2Decompressor()
-            found += self._member.decompress(self._packed, size - len(found))
-            self._packed = b""
-            if self._member.eof:
-                self._packed, self._member = self._member.unused_data, None
+        while not self._ended and len(self._held) < size + _BZ2_BLOCK:
+            try:
+                self._held += self._next(size)
+            except OSError as error:
+                sound = len(self._held) - min(self._fresh, _BZ2_BLOCK)
+                self._held = self._held[: max(sound, 0)]
+                self._damage, self._ended = error, True
+        found, self._held = self._held[:size], self._held[size:]
+        if self._damage is not None and not found:
+            raise self._damage
+        return found
+
+    def _next(self, size: int) -> bytes:
+        if not self._packed and (self._member is None or self._member.needs_input):
+            self._packed = self._file.read(_BZ2_BYTES)
+            if not self._packed:
+                self._ended = True
+                if self._member is not None:
+                    self._damage = OSError("a member is cut")
+                return b""
+        self._member = self._member or bz2.BZ2Decompressor()
+        found = self._member.decompress(self._packed, size)
+        self._packed = b""
+        self._fresh += len(found)
+        if self._member.eof:
+            self._packed, self._member, self._fresh = self._member.unused_data, None, 0
         return found
 
 

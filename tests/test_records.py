@@ -1226,6 +1226,18 @@ def test_what_was_decoded_before_the_damage_is_kept(
     assert statuses(chunks)[-1] == "unreadable"
 
 
+def test_nothing_is_made_up_of_a_damaged_bz2_block(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    texts = [str(draw.random()) for _ in range(100_000)]
+    data = bytearray(bz2.compress("\n".join(json.dumps({"text": t}) for t in texts).encode()))
+    data[len(data) // 2] ^= 1
+    (tmp_path / "a.jsonl.bz2").write_bytes(data)
+    *found, last = column(read(tmp_path / "a.jsonl.bz2"), "text")
+    assert found
+    assert found == texts[: len(found)]
+    assert last is None
+
+
 @pytest.mark.parametrize("rows", [1, 60_000])
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_every_member_of_a_bz2_file_is_read(tmp_path: Path, rows: int, form: str) -> None:
@@ -1331,6 +1343,18 @@ def test_no_part_of_a_json_message_hides_behind_another(tmp_path: Path, message:
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"messages": [{{"content": "x"}}]}}\n{{"messages": [{{{message}}}]}}\n')
     assert statuses(read(path)) == ["ok", "unreadable"]
+
+
+def test_a_key_that_is_not_read_may_be_repeated_whatever_is_beside_it(tmp_path: Path) -> None:
+    lines = ['{"text": "a", "more": {"x": 1, "x": 2}, "more": 3}'] * 3
+    for last, status in (('{"text": "b"}', "ok"), ('{"text": "cut', "unreadable")):
+        (tmp_path / "a.jsonl").write_text("\n".join([*lines, last]))
+        assert statuses(read(tmp_path / "a.jsonl")) == ["ok"] * 3 + [status]
+
+
+def test_a_text_repeated_in_every_line_is_unreadable_not_absent(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "text": "b"}\n' * 4)
+    assert statuses(read(tmp_path / "a.jsonl")) == ["unreadable"] * 4
 
 
 def test_a_conversation_among_json_texts_costs_itself_alone(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line and exit the process with the documented code."""
     try:
-        from edgemod.cli import main
+        from edgemod import exits
+        from edgemod.cli import cli
     except KeyboardInterrupt:  # in the tenths of a second before exits.py looks after it
         sys.stderr.write("edgemod: interrupted\n")
         sys.exit(130)
-    main()
+    exits.run(cli)
 
 
 if __name__ == "__main__":

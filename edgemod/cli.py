@@ -6,15 +6,14 @@ commands, so that ``--help`` is instant.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -22,7 +21,7 @@ from edgemod import __version__, exits
 from edgemod.errors import OutputError
 
 if TYPE_CHECKING:
-    from edgemod.pipeline import Plan, Progress
+    from edgemod.pipeline import Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,11 +38,6 @@ def cli() -> None:
     rest, and only the ambiguous ones are exported for people to review. Nothing leaves this
     machine.
     """
-
-
-def main() -> NoReturn:
-    """Run the command line and exit the process with the documented code."""
-    exits.run(cli)
 
 
 # -- options several commands share ------------------------------------------------------------
@@ -205,7 +199,7 @@ def triage(
 
     finished = not restart and pipeline.is_complete(out)
     try:
-        with _progress(shown) as on_progress:
+        with screen.progress(shown) as on_progress:
             report = pipeline.triage(
                 inputs,
                 out,
@@ -229,24 +223,6 @@ def triage(
     if finished:
         click.echo("nothing to do: this run was complete. What it reported:", err=True)
     screen.summary(report, out)
-
-
-@contextlib.contextmanager
-def _progress(kind: str) -> Iterator[Callable[[Progress], None]]:
-    from edgemod import screen
-
-    if kind == "json":
-
-        def tell(event: Progress) -> None:
-            rounded = dataclasses.replace(event, seconds=round(event.seconds, 1))
-            click.echo(json.dumps(dataclasses.asdict(rounded)), err=True)
-
-        yield tell
-    elif kind == "bar":
-        with screen.bar() as update:
-            yield update
-    else:
-        yield lambda event: None
 
 
 # -- score -------------------------------------------------------------------------------------
@@ -597,7 +573,3 @@ def _is_file(text: str) -> bool:
         return Path(text).is_file()
     except (OSError, ValueError):  # too long for a name, or with a NUL: a text
         return False
-
-
-if __name__ == "__main__":
-    main()

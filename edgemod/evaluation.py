@@ -25,7 +25,6 @@ import pyarrow as pa
 
 from edgemod import formats, records, scoring
 from edgemod.calibration import FloatMatrix
-from edgemod.errors import InputError
 from edgemod.formats import Rows
 from edgemod.labels import UNSAFE, read_labels
 from edgemod.metrics import Estimate, Labels, Scores, bootstrap, wilson
@@ -33,7 +32,7 @@ from edgemod.model import Model, ModelScores
 from edgemod.policy import Policy
 from edgemod.records import Chunk
 from edgemod.scoring import StageName, Threads
-from edgemod.sources import has_changed
+from edgemod.sources import check_unchanged
 from edgemod.triager import Triager, probabilities_of
 from edgemod.words import ANY, OUTPUTS, Verdict
 
@@ -285,12 +284,7 @@ def evaluate(
             chosen = _chosen(given, rows, seed)
             units = scoring.in_units(_only(formats.rows(source, names), chosen))
             parts = [*threads.map(measured, units)]
-            if has_changed(source):
-                raise InputError(
-                    "changed while it was being read",
-                    where=source.path,
-                    fix="Start again when nothing writes to it.",
-                )
+            check_unchanged(source)
             found += assess(
                 source.path,
                 {name: column[chosen] for name, column in given.items()},

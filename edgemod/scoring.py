@@ -27,7 +27,7 @@ from edgemod.formats import Rows
 from edgemod.parts import replacing
 from edgemod.policy import load_policy
 from edgemod.records import Columns
-from edgemod.sources import Source, has_changed
+from edgemod.sources import Source, check_unchanged
 from edgemod.triager import PROBABILITIES, Triager
 from edgemod.words import OUTPUTS
 
@@ -211,12 +211,7 @@ def score_file(
                 held = []
         if held:
             writer.write_table(pa.Table.from_batches(held))
-        if has_changed(source):
-            raise InputError(
-                "changed while it was being read",
-                where=source.path,
-                fix="Start again when nothing writes to it.",
-            )
+        check_unchanged(source)
     return ScoredFile(rows, unreadable, text_notices(columns))
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import itertools
+import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,6 +113,21 @@ def summary(report: RunReport, out: Path) -> None:
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:,.0f} records/s" if task.speed else "")
+
+
+@contextlib.contextmanager
+def progress(kind: str) -> Iterator[Callable[[pipeline.Progress], None]]:
+    """Progress on stderr as a "bar", as "json", a line a chunk, or not at all; what to call."""
+    if kind == "bar":
+        with bar() as update:
+            yield update
+        return
+
+    def tell(event: pipeline.Progress) -> None:
+        rounded = dataclasses.replace(event, seconds=round(event.seconds, 1))
+        print(json.dumps(dataclasses.asdict(rounded)), file=sys.stderr, flush=True)  # noqa: T201
+
+    yield tell if kind == "json" else lambda event: None
 
 
 @contextlib.contextmanager

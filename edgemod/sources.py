@@ -136,6 +136,16 @@ def has_changed(source: Source) -> bool:
     return (status.st_size, status.st_mtime_ns) != (source.size, source.modified)
 
 
+def check_unchanged(source: Source) -> None:
+    """Raise InputError if a file has changed: what was read of it may be of two files."""
+    if has_changed(source):
+        raise InputError(
+            "changed while it was being read",
+            where=source.path,
+            fix="Start again when nothing writes to it.",
+        )
+
+
 def partitions(source: Source) -> dict[str, str | None]:
     """Hive partition columns in the folder names key=value below the root, percent-decoded."""
     folders = source.file.relative_to(source.root).parts[:-1]

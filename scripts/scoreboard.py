@@ -134,8 +134,10 @@ def main(
                 if len(np.unique(column[known])) == 2:
                     auprc, _ = bootstrap(column[known], theirs[known], resamples, SEED)
                     opinions[name, label] = auprc
+    options = [f"--{name} {n}" for name, n in (("rows", rows), ("disguised", veiled)) if n]
+    again = f' ARGS="{" ".join(options)}"' if options else ""
     shown = opinions if peers else None
-    out.write_text(page(lines, shown, costs, fingerprints, rows, resamples))
+    out.write_text(page(lines, shown, costs, fingerprints, rows, resamples, again))
     click.echo(f"{len(chosen)} sets -> {out}")
 
 
@@ -263,6 +265,7 @@ def page(
     fingerprints: Mapping[str, str],
     rows: int | None,
     resamples: int,
+    again: str,
 ) -> str:
     """The whole page in Markdown; without ``opinions`` there is no column for the peer."""
     used = f"at most {rows:,} labelled rows of each" if rows else "all labelled rows of each"
@@ -295,7 +298,7 @@ def page(
         "",
         *_table(("part", "fingerprint"), ((k, f"`{v}`") for k, v in fingerprints.items())),
         "",
-        "To repeat it: `make scoreboard DATA=FOLDER`, where FOLDER has the sets in `dev/`.",
+        f"To repeat it: `make scoreboard DATA=FOLDER{again}`, where FOLDER has the sets in `dev/`.",
         "",
     ]
     return "\n".join(text)

@@ -7,8 +7,11 @@
 DATA is the folder that training_data.py reads. BUILD receives the float weights in the layout of
 the base model, a log of every figure and, while training, the state from which the same command
 goes on; the last command binds the head to the quantized encoder. scoreboard.py says what came of
-it. Needs the extra ``train`` (torch on a CPU). Two idle cores train on about 2,700 tokens a second:
-the shipped configuration takes about an hour and a half.
+it. Needs the extra ``train`` (torch on a CPU) and the package of teachers.py. Two idle cores train
+on 2,700 to 4,000 tokens a second: the shipped configuration takes about three hours.
+
+--start FOLDER --begun N goes on from shipped models that have seen N tokens, at that place of the
+schedule, and writes the mean of both ends (``start_share``). The shipped build did so.
 
 What is trained on, by pool: the labelled sets, subreddits as weak labels, archive posts and
 questions, long texts joined from short ones, and hand-written hard cases. The loss is logistic over
@@ -357,10 +360,11 @@ def rate_at(seen: int, config: dict[str, Any]) -> float:
     return float(max(scale, 1e-3)) * float(config["peaks"][cycle])
 
 
-def take_up(network: Network, shipped: Path) -> None:
+def take_up(network: Network, shipped: Path) -> int:
     """Start from the models in ``shipped``: the GGUF's weights, dequantized, and its head.
 
-    The styles' offsets were not shipped: they start anew.
+    Returns how many teachers that head has, the first of ``OPINIONS``. The others, and the styles'
+    offsets, which are not shipped, start anew.
     """
     tensors = {t.name: t for t in GGUFReader(shipped / "encoder.gguf").tensors}
     kept: dict[str, torch.Tensor] = {}
@@ -372,17 +376,19 @@ def take_up(network: Network, shipped: Path) -> None:
     head = {k: torch.from_numpy(v) for k, v in load_file(shipped / "head.safetensors").items()}
     first, last = network.head[0], network.head[-1]
     units = first.weight.shape[0]
+    teachers = (len(head["hidden.bias"]) - units) // 2  # each has a unit for either sign
     with torch.no_grad():
         first.weight.copy_(head["hidden.weight"][:units])
         first.bias.copy_(head["hidden.bias"][:units])
         last.weight.copy_(head["output.weight"][:, :units])
         last.bias.copy_(head["output.bias"])
-        network.teacher.weight[0] = head["hidden.weight"][units]
-        network.teacher.bias[0] = head["hidden.bias"][units]
+        network.teacher.weight[:teachers] = head["hidden.weight"][units : units + teachers]
+        network.teacher.bias[:teachers] = head["hidden.bias"][units : units + teachers]
+    return int(teachers)
 
 
-def mix(network: Network, start: Network, share: float) -> None:
-    """Move the weights towards those that training started from, all that had been trained there.
+def mix(network: Network, start: Network, teachers: int, share: float) -> None:
+    """Move the weights towards those that training started from, with the first teachers alone.
 
     The mean of two models of one descent does better on sets that neither has seen than either
     (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
@@ -394,7 +400,7 @@ def mix(network: Network, start: Network, share: float) -> None:
         for weight, other in zip(
             network.teacher.parameters(), start.teacher.parameters(), strict=True
         ):
-            weight[0].lerp_(other[0], share)
+            weight[:teachers].lerp_(other[:teachers], share)
 
 
 def train(
@@ -462,8 +468,7 @@ def train(
         (build / "state.tmp").replace(state)
     if shipped:
         start = Network(folder, int(pool.style.max()) + 1, config["hidden"])
-        take_up(start, shipped)
-        mix(average.module, start, config["start_share"])
+        mix(average.module, start, take_up(start, shipped), config["start_share"])
     write(average.module, folder, build, config)
 
 

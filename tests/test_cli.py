@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 def run(*arguments: object, stdin: str | bytes = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "edgemod.cli", *map(str, arguments)],
+        [sys.executable, "-m", "edgemod", *map(str, arguments)],
         input=stdin.decode("utf-8", "surrogateescape") if isinstance(stdin, bytes) else stdin,
         capture_output=True,
         text=True,
@@ -95,7 +95,7 @@ def test_score_gives_a_json_line_a_text() -> None:
 def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("see you at eight\n" * 3000)
     with subprocess.Popen(
-        [sys.executable, "-m", "edgemod.cli", "score", "--model", "none", "--file",
+        [sys.executable, "-m", "edgemod", "score", "--model", "none", "--file",
          tmp_path / "lines.txt"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
     ) as process:  # fmt: skip
@@ -111,7 +111,7 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
 def test_a_full_disk_is_told(command: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
         told = subprocess.run(
-            [sys.executable, "-m", "edgemod.cli", *command],
+            [sys.executable, "-m", "edgemod", *command],
             stdout=full, stderr=subprocess.PIPE, cwd=ROOT, check=False,
         )  # fmt: skip
     assert told.returncode == 1
@@ -119,7 +119,7 @@ def test_a_full_disk_is_told(command: list[str]) -> None:
 
 
 def test_a_limit_on_the_size_of_files_is_told(tmp_path: Path) -> None:
-    command = f"ulimit -f 0; exec {sys.executable} -m edgemod.cli policy show > {tmp_path}/out"
+    command = f"ulimit -f 0; exec {sys.executable} -m edgemod policy show > {tmp_path}/out"
     told = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, check=False)
     assert told.returncode == 1
     assert told.stderr == b"edgemod: the output cannot be written: File too large\n"

@@ -29,7 +29,7 @@ from edgemod.words import STATUS_REASONS
 from samples import sentences, write_dump
 
 ROOT = Path(__file__).parents[1]
-COMMAND = (sys.executable, "-m", "edgemod.cli", "triage")
+COMMAND = (sys.executable, "-m", "edgemod", "triage")
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -529,7 +529,7 @@ def test_a_full_disk_is_a_clear_error_and_nothing_is_lost(
 ) -> None:
     """A limit on file size fails writes as a full disk does, at whichever part meets it first."""
     out = tmp_path / "out"
-    command = f"{sys.executable} -m edgemod.cli triage {dump} -o {out} --chunk-rows 128"
+    command = f"{sys.executable} -m edgemod triage {dump} -o {out} --chunk-rows 128"
     full = subprocess.run(
         ["bash", "-c", f"ulimit -f 4; {command}"], cwd=ROOT, capture_output=True, text=True,
         check=False,
@@ -559,7 +559,7 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
         pq.write_table(pa.table({"text": texts}), tmp_path / f"{n}.parquet")
         # In a process of its own: what this one has used so far is not the run's.
         done = subprocess.run(
-            [sys.executable, "-m", "edgemod.cli", "triage", tmp_path / f"{n}.parquet", "-o",
+            [sys.executable, "-m", "edgemod", "triage", tmp_path / f"{n}.parquet", "-o",
              tmp_path / f"out{n}", "--workers", "1", "--model", "none", "--chunk-rows", "1000",
              "--json"],
             cwd=ROOT, capture_output=True, check=True,

@@ -259,7 +259,7 @@ def test_triagers_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_an_interrupt_ends_soon_and_leaves_nothing(tmp_path: Path) -> None:
     path = write_dump(tmp_path / "in.parquet", 50_000)  # minutes
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgemod.cli", "score", path, "-o", tmp_path / "out.parquet",
+        [sys.executable, "-m", "edgemod", "score", path, "-o", tmp_path / "out.parquet",
          "--stage", "model", "--workers", "2"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
@@ -311,7 +311,7 @@ def test_digits_alone_are_not_flagged_as_personal_data(triager: Triager) -> None
 
 def run(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, "-m", "edgemod.cli", *map(str, arguments)],
+        [sys.executable, "-m", "edgemod", *map(str, arguments)],
         capture_output=True,
         input=stdin,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -333,7 +333,7 @@ def test_command_says_what_it_guessed(tmp_path: Path) -> None:
 
 def test_lines_are_scored_as_they_come() -> None:
     """The first batch is answered while the writer of the lines still holds the pipe open."""
-    command = [sys.executable, "-m", "edgemod.cli", "score", "--model", "none"]
+    command = [sys.executable, "-m", "edgemod", "score", "--model", "none"]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

@@ -43,8 +43,9 @@ def in_words(text: str) -> str:
     for found in _FOUND.finditer(text):
         between = text[end : found.start()]
         name = _name(found[0])
+        out.append(between)
         if name != last or between.strip():
-            out += (between, f" {name} ")
+            out.append(f" {name} ")
         last, end = name, found.end()
     return "".join((*out, text[end:]))
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgemod import emoji
@@ -24,7 +24,9 @@ def test_names_stand_in_the_place_of_emoji(text: str, words: str) -> None:
     assert " ".join(in_words(text.lower()).split()) == words
 
 
-@given(st.text() | st.text("a 👍🏿🇮🇹é"))
+@given(st.text() | st.text("a \t👍🏿🇮🇹é\U0001f203"))  # the last has no name
+@example(" \U0001f203")
+@example("👍\t 👍")
 def test_no_emoji_is_left_and_nothing_else_changes(text: str) -> None:
     words = in_words(text)
     assert in_words(words) == words

@@ -512,18 +512,29 @@ def model_verify(names: tuple[str, ...]) -> None:
     help="Prompt template: llama-guard-3, shieldgemma, qwen3guard or yes-no.",
 )
 @click.option(
+    "--adapter",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A LoRA adapter (GGUF) to apply to it.",
+)
+@click.option(
     "--replace", is_flag=True, help="Record this file in place of the one that NAME stands for."
 )
-def model_add(path: Path, name: str, template: str | None, replace: bool) -> None:
+def model_add(
+    path: Path, name: str, template: str | None, adapter: Path | None, replace: bool
+) -> None:
     """Record a guard model (GGUF) by path and SHA-256, so that --model NAME may use it."""
     from edgemod import guard, prompts, store
     from edgemod.llama import Llama
 
     if template is not None and template not in prompts.NAMES:
         raise click.UsageError(f"--template is one of {', '.join(prompts.NAMES)}")
-    with Llama(path, vocab_only=True) as llama:  # raises if llama.cpp cannot read it
+    # Raises if llama.cpp cannot read it; an adapter can be tried on the whole network only.
+    with Llama(path, vocab_only=adapter is None) as llama:
         guard.check_guard(llama)
-    entry = store.add(path, name, "guard", template, replace=replace)
+        if adapter:
+            llama.adapt(adapter)
+    entry = store.add(path, name, "guard", template, adapter=adapter, replace=replace)
     click.echo(f"{entry.name}: recorded with SHA-256 {entry.sha256}")
 
 

@@ -84,8 +84,8 @@ class Guard:
     ) -> None:
         """Take over ``llama`` (no context needs to be open) and read the prompt's beginning.
 
-        ``fingerprint`` is the file's. Raises ``ModelError`` where the prompt does not fit the
-        model's vocabulary or length.
+        ``fingerprint`` is that of its files. Raises ``ModelError`` where the prompt does not fit
+        the model's vocabulary or length.
         """
         self.name, self.template, self._llama = name, template, llama
         self._check_vocabulary()
@@ -140,10 +140,13 @@ class Guard:
         llama = Llama(entry.path)
         try:
             check_guard(llama)
+            if entry.adapter:
+                llama.adapt(entry.adapter)
             chat_template = llama.metadata("tokenizer.chat_template") or ""
             name = entry.template or prompts.recognise(chat_template)
             template = prompts.build(name, chat_template, policy.categories, questions)
-            return cls(llama, template, name=entry.name, fingerprint=entry.sha256, threads=threads)
+            fingerprint = " ".join(sha for _, sha in entry.files)
+            return cls(llama, template, name=entry.name, fingerprint=fingerprint, threads=threads)
         except ModelError as error:
             llama.close()
             raise ModelError(error.what, where=str(entry.path), fix=error.fix) from None

@@ -136,6 +136,7 @@ class Llama:
         self._vocab = vocab = c.llama_model_get_vocab(model)
         self._vocab_only = vocab_only
         self._context: Any = None
+        self._adapter: Any = None
         self.arch = self.metadata("general.architecture") or ""
         self.n_vocab = c.llama_vocab_n_tokens(vocab)
         self.n_embd = c.llama_model_n_embd(model)
@@ -154,6 +155,22 @@ class Llama:
         buffer = ctypes.create_string_buffer(size + 1)
         c.llama_model_meta_val_str(self._model, key.encode(), buffer, size + 1)
         return buffer.value.decode("utf-8", "replace")
+
+    def adapt(self, path: Path) -> None:
+        """Load a LoRA adapter, which every context opened from now on applies in full.
+
+        Raises ``ModelError`` where the file is not an adapter for this network.
+        """
+        self._check_open()
+        check_gguf(path)
+        last_errors()
+        self._adapter = c.llama_adapter_lora_init(self._model, os.fsencode(path))
+        if not self._adapter:  # the model owns it and frees it
+            raise ModelError(
+                f"llama.cpp cannot load this adapter: {last_errors() or 'no reason given'}",
+                where=str(path),
+                fix=f"use a LoRA adapter that was made for {self.path.name}",
+            )
 
     def is_encoder(self) -> bool:
         """Whether the network reads in both directions, and so cannot answer questions."""
@@ -385,6 +402,10 @@ class Llama:
                 where=str(self.path),
             )
         self._handles.append((c.llama_free, context))
+        if self._adapter:
+            adapters = (c.llama_adapter_lora_p_ctypes * 1)(self._adapter)
+            if c.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(1.0)):
+                raise ModelError(f"the adapter cannot be applied: {last_errors()}")
         return context
 
     def _close_context(self) -> None:

@@ -43,6 +43,9 @@ class ModelEntry:
     head: Path | None = None
     """An encoder's head (safetensors)."""
     head_sha256: str = ""
+    adapter: Path | None = None
+    """A guard's adapter (a LoRA in GGUF)."""
+    adapter_sha256: str = ""
     template: str | None = None
     """A guard's prompt template; None: recognised from the GGUF."""
     licence: str = ""
@@ -58,8 +61,8 @@ class ModelEntry:
     @property
     def files(self) -> tuple[tuple[Path, str], ...]:
         """Its files with their recorded SHA-256."""
-        head = () if self.head is None else ((self.head, self.head_sha256),)
-        return ((self.path, self.sha256), *head)
+        beside = ((self.head, self.head_sha256), (self.adapter, self.adapter_sha256))
+        return ((self.path, self.sha256), *((file, sha) for file, sha in beside if file))
 
 
 def quantized_dir() -> Path:
@@ -137,12 +140,14 @@ def add(
     template: str | None = None,
     *,
     head: Path | None = None,
+    adapter: Path | None = None,
     replace: bool = False,
 ) -> ModelEntry:
     """Record a model file in the user's registry by absolute path and SHA-256.
 
-    An encoder needs a ``head``. Adding the same content under the same name again moves it; with
-    ``replace`` the name may stand for other content from now on, unless it is a shipped one.
+    An encoder needs a ``head``, a guard may have an ``adapter``. Adding the same content under the
+    same name again moves it; with ``replace`` the name may stand for other content from now on,
+    unless it is a shipped one.
     Raises ``ModelError`` for a file that is not GGUF, a name that is not one, or a name that
     stands for other content; ``OutputError`` where the registry cannot be written.
     """
@@ -154,13 +159,10 @@ def add(
         raise ModelError(f'"{kind}" is not a kind of model', fix=f"use one of {', '.join(KINDS)}")
     if (kind == "encoder") != (head is not None):
         raise ModelError("an encoder needs a head, and only an encoder has one", where=str(path))
-    try:
-        with path.open("rb") as file:
-            is_gguf = file.read(len(_GGUF)) == _GGUF
-    except OSError as error:
-        raise ModelError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    if not is_gguf:
-        raise ModelError("this is not a GGUF file", where=str(path), fix="convert it to GGUF first")
+    if adapter and kind != "guard":
+        raise ModelError("only a guard has an adapter", where=str(adapter))
+    for file in filter(None, (path, adapter)):
+        _check_gguf(file)
     entry = ModelEntry(
         name=name,
         kind=kind,
@@ -168,17 +170,18 @@ def add(
         sha256=sha256(path),
         head=head and head.resolve(),
         head_sha256=sha256(head) if head else "",
+        adapter=adapter and adapter.resolve(),
+        adapter_sha256=sha256(adapter) if adapter else "",
         template=template,
         source="added by the user",
     )
     mine = home() / REGISTRY
     shipped, added = _read(quantized_dir() / REGISTRY), _read(mine)
     for other in (*shipped, *added):
-        same = (other.kind, other.sha256, other.head_sha256) == (
-            kind,
-            entry.sha256,
-            entry.head_sha256,
-        )
+        same = [kind, *(sha for _, sha in entry.files)] == [
+            other.kind,
+            *(sha for _, sha in other.files),
+        ]
         if other.name == name and (other in shipped or not (same or replace)):
             raise ModelError(
                 f'there already is a model "{name}", with other content',
@@ -199,6 +202,16 @@ def add(
     with replacing(mine) as temporary:
         temporary.write_text("\n".join(map(_toml, (*kept, entry))), encoding="utf-8")
     return entry
+
+
+def _check_gguf(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            is_gguf = file.read(len(_GGUF)) == _GGUF
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    if not is_gguf:
+        raise ModelError("this is not a GGUF file", where=str(path), fix="convert it to GGUF first")
 
 
 def sha256(path: Path) -> str:
@@ -242,8 +255,9 @@ def _compare(entry: ModelEntry, file: Path, expected: str, found: str | None) ->
 def _again(entry: ModelEntry) -> str:
     """The command that records the file of a guard anew."""
     template = f" --template {entry.template}" if entry.template else ""
+    adapter = f" --adapter {shlex.quote(str(entry.adapter))}" if entry.adapter else ""
     path = shlex.quote(str(entry.path))
-    return f"edgemod model add {path} --name {entry.name}{template} --replace"
+    return f"edgemod model add {path} --name {entry.name}{adapter}{template} --replace"
 
 
 def _read(registry: Path) -> list[ModelEntry]:
@@ -261,17 +275,18 @@ def _read(registry: Path) -> list[ModelEntry]:
 
 
 def _entry(table: dict[str, Any], folder: Path) -> ModelEntry:
-    known = {field.name for field in fields(ModelEntry)} - {"path", "head"}
+    known = {field.name for field in fields(ModelEntry)} - {"path", "head", "adapter"}
     values = {key: value for key, value in table.items() if key in known}
     if table["kind"] not in KINDS:
         raise KeyError(f"kind {table['kind']!r}")
     base = folder / table["package"] if "package" in table else folder
+    adapter = folder / table["adapter"] if "adapter" in table else None  # edgemod's, or the user's
     if "package" in table:
         spec = importlib.util.find_spec(table["package"])
         if spec is not None and spec.origin is not None:
             base = Path(spec.origin).parent
     head = base / table["head"] if "head" in table else None
-    return ModelEntry(path=base / table["file"], head=head, **values)
+    return ModelEntry(path=base / table["file"], head=head, adapter=adapter, **values)
 
 
 def _toml(entry: ModelEntry) -> str:
@@ -282,6 +297,8 @@ def _toml(entry: ModelEntry) -> str:
         "sha256": entry.sha256,
         "head": entry.head and str(entry.head),
         "head_sha256": entry.head_sha256,
+        "adapter": entry.adapter and str(entry.adapter),
+        "adapter_sha256": entry.adapter_sha256,
         "template": entry.template,
         "source": entry.source,
     }

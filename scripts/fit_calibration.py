@@ -42,6 +42,7 @@ from training_data import (
     is_weak,
     load_train,
     load_weak_topics,
+    load_written,
     without_apart,
 )
 
@@ -79,7 +80,7 @@ Floats = npt.NDArray[np.float32]
 @click.option("--workers", default=2, show_default=True)
 def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
     """Fit, report and write."""
-    rows = concatenate([load_train(data), load_weak_topics(data)])
+    rows = concatenate([load_train(data), load_weak_topics(data), load_written()])
     rows = rows.take(rows.holdout)
     rows = concatenate([rows, bury(rows, BURIED, SEED)])
     policy = load_policy()
@@ -94,7 +95,7 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
     # Too few of them violate one category: for thresholds they say only that a text violates.
     labels = np.where(made[:, None] & (np.arange(len(OUTPUTS)) < len(OUTPUTS) - 1), -1, rows.labels)
     fitting = np.array([_second_byte(t) < 128 for t in rows.texts])
-    reported = ~fitting & ~is_weak(rows)
+    reported = ~fitting & ~is_weak(rows) & ~np.char.startswith(rows.sets, "written/")
     document: dict[str, Any] = {
         "format": calibration.FORMAT,
         "note": NOTE,

@@ -29,6 +29,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 import demo_seeds as seeds
+from disguises import homoglyphs, leet, spaced, starred, stretched, zero_width
 from edgemod.words import CATEGORIES
 
 COMMENTS: Final = pa.schema(
@@ -76,8 +77,6 @@ CATEGORY_WEIGHTS: Final = dict(zip(CATEGORIES, (9, 18, 7, 9, 6, 14, 6, 7, 24), s
 """How often each category leads, relative to the others: toxic talk is common, threats rare."""
 
 START: Final = datetime(2024, 3, 1, tzinfo=UTC)
-HOMOGLYPHS: Final = str.maketrans("aeopcxyiAEOPCXTKHBM", "аеорсхуіАЕОРСХТКНВМ")
-LEET: Final = str.maketrans("aeiostAEIOST", "431057431057")
 
 
 Messages = list[tuple[str, str | None]]
@@ -214,38 +213,6 @@ class Writer:
 def plain(text: str) -> str:
     """The text without the marks around words to disguise."""
     return text.replace("*", "")
-
-
-def leet(word: str) -> str:
-    """Digits for letters: h4t3."""
-    return word.translate(LEET)
-
-
-def homoglyphs(word: str) -> str:
-    """Cyrillic letters that look like Latin ones."""
-    return word.translate(HOMOGLYPHS)
-
-
-def zero_width(word: str) -> str:
-    """A zero-width space after every second letter."""
-    return "\u200b".join(word[i : i + 2] for i in range(0, len(word), 2))
-
-
-def spaced(word: str) -> str:
-    """One letter at a time: h a t e."""
-    return " ".join(word)
-
-
-def stretched(word: str) -> str:
-    """A vowel, or the last letter, three times more: haaaate."""
-    vowel = re.search("[aeiou]", word[1:])
-    at = vowel.start() + 1 if vowel else len(word) - 1
-    return word[:at] + word[at] * 3 + word[at:]
-
-
-def starred(word: str) -> str:
-    """A star for the second letter: h*te."""
-    return word[0] + "*" + word[2:] if len(word) > 2 else word
 
 
 def make(rows: int, seed: int) -> tuple[pa.Table, pa.Table, pa.Table]:

@@ -20,8 +20,7 @@ and the texts. It does not see changes in edgemod's code: empty it after one.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -35,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from disguises import disguise, homoglyphs, leet, spaced, zero_width
 from edgemod.evaluation import (
     STAGES,
     Evaluation,
@@ -50,7 +50,6 @@ from edgemod.records import Columns, chunk_of
 from edgemod.screen import area, share
 from edgemod.triager import Triager
 from edgemod.words import ANY, OUTPUTS
-from make_demo import homoglyphs, leet, spaced, zero_width
 from training_data import TrainingData, load_dev
 
 PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "scoreboard.md"
@@ -64,8 +63,6 @@ SEED: Final = 0
 
 _SLICE: Final = 500
 _TEXT: Final = Columns(("text",), None, None, None, None, None, None, ())
-
-_WORD: Final = re.compile(r"\w{3,}")
 
 Opinions = dict[tuple[str, str], Estimate]
 """The peer's AUPRC by set and label."""
@@ -104,7 +101,7 @@ def main(
         for name, part in chosen.items()
         if veiled and any(len({0, 1} & {*column}) == 2 for column in labels_of(part).values())
     }
-    disguised = [disguise(chosen[name].take(rows)) for name, rows in veiled_rows.items()]
+    disguised = [disguised_rows(chosen[name].take(rows)) for name, rows in veiled_rows.items()]
     asked = [*chosen.values(), *disguised]
     with open_triager() as triager:
         fingerprints = triager.fingerprints()
@@ -204,18 +201,11 @@ def _violating(data: TrainingData, rows: int) -> npt.NDArray[np.int64]:
     return np.sort(np.random.default_rng(SEED).choice(violating, rows, replace=False))
 
 
-def disguise(data: TrainingData) -> TrainingData:
+def disguised_rows(data: TrainingData) -> TrainingData:
     """The texts with half of their words written around a filter, one way for a whole text."""
     random = np.random.default_rng(SEED)
-    texts = []
-    for text in data.texts:
-        way = (leet, homoglyphs, spaced, zero_width)[random.integers(4)]
-
-        def change(match: re.Match[str], way: Callable[[str], str] = way) -> str:
-            return way(match[0]) if random.random() < 0.5 else match[0]
-
-        texts.append(_WORD.sub(change, text))
-    return replace(data, texts=texts)
+    ways = (leet, homoglyphs, spaced, zero_width)
+    return replace(data, texts=[disguise(text, random, 0.5, ways) for text in data.texts])
 
 
 def _cost(

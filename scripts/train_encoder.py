@@ -64,10 +64,12 @@ from training_data import (
     bury,
     concatenate,
     decorate,
+    disguised,
     frame,
     load_hard_cases,
     load_train,
     load_weak_topics,
+    load_written,
     without_apart,
 )
 
@@ -89,7 +91,12 @@ STYLES: Final = {
     "benign_banking77 benign_clinc150 questions requests framed tasks",
     "replies": "gptfuzz_responses diasafety replies",
     "wiki": "context_toxicity jigsaw_wiki_binary jigsaw_wiki_multilabel",
-    "forum": "archive weak_topics joined buried decorated edos online_misogyny toxic_spans_semeval",
+    "forum": "archive weak_topics joined buried decorated disguised edos online_misogyny "
+    "toxic_spans_semeval",
+    "written requests": "written/chats written/cyber written/everyday written/request_pairs",
+    "written replies": "written/replies written/replies_long written/reply_pairs",
+    "written talk": "written/groups written/groups_pairs written/intimate written/long "
+    "written/posts written/tweets written/violence",
     "messages": "sms_spam sms_smishing tg_spam presidio_synth_pii",
 }
 """Sets that share an offset; every other set has one of its own."""
@@ -135,12 +142,17 @@ def pools(data: Path, config: dict[str, Any]) -> Pool:
     weak = load_weak_topics(data)
     weak = weak.take(~weak.holdout)
     parts.append((weak, _targets(weak)))
+    written = load_written()
+    written = written.take(~written.holdout)
+    parts.append((written, _targets(written)))
     joined = join(labelled, config["joined"], config["seed"])
     parts.append((joined, _targets(joined)))
-    buried = bury(concatenate([labelled, weak]), config["buried"], config["seed"])
+    buried = bury(concatenate([labelled, weak, written]), config["buried"], config["seed"])
     parts.append((buried, _targets(buried)))
     decorated = decorate(labelled, config["decorated"], config["seed"])
     parts.append((decorated, _targets(decorated)))
+    hidden = disguised(concatenate([labelled, written]), config["disguised"], config["seed"])
+    parts.append((hidden, _targets(hidden)))
     parts += [
         _archive(data, rng, config["archive"]),
         _tasks(data, rng, config["tasks"]),
@@ -148,7 +160,7 @@ def pools(data: Path, config: dict[str, Any]) -> Pool:
     ]
     hard = load_hard_cases(config["hard_cases"], config["seed"])
     parts.append((hard, _targets(hard)))
-    asked = concatenate([labelled, parts[-2][0], hard])
+    asked = concatenate([labelled, written, parts[-2][0], hard])
     framed = frame(asked, config["framed"], config["seed"])
     parts.append((framed, _targets(framed)))
 
@@ -157,7 +169,7 @@ def pools(data: Path, config: dict[str, Any]) -> Pool:
     draw = np.concatenate([part.weights for part, _ in parts]).astype(np.float64)
     names = np.concatenate([part.sets for part, _ in parts])
     for name, factor in config["draw"].items():
-        draw[names == name] *= factor
+        draw[np.char.startswith(names, name)] *= factor
     importance = _importance(targets, draw, names, config["rare"])
     opinion = opinions(texts)
     targets[:, TEACHERS:], importance[:, TEACHERS:] = opinion, config["teacher"]
@@ -260,9 +272,11 @@ def _unlabelled(texts: list[str], labels: dict[str, int], name: str) -> tuple[Tr
 class Network(nn.Module):  # type: ignore[misc]
     """The encoder, the mean over its tokens, the head, the teachers' head and the offsets."""
 
-    def __init__(self, folder: Path, styles: int, hidden: int) -> None:
+    def __init__(self, folder: Path, styles: int, hidden: int, layers: int) -> None:
         super().__init__()
-        self.encoder = BertModel.from_pretrained(folder, add_pooling_layer=False)
+        self.encoder = BertModel.from_pretrained(
+            folder, add_pooling_layer=False, num_hidden_layers=layers
+        )
         size = self.encoder.config.hidden_size
         self.head = nn.Sequential(
             nn.Linear(size, hidden), nn.ReLU(), nn.Dropout(0.1), nn.Linear(hidden, len(OUTPUTS))
@@ -366,10 +380,13 @@ def take_up(network: Network, shipped: Path) -> int:
     Returns how many teachers that head has, the first of ``OPINIONS``. The others, and the styles'
     offsets, which are not shipped, start anew.
     """
-    tensors = {t.name: t for t in GGUFReader(shipped / "encoder.gguf").tensors}
+    reader = GGUFReader(shipped / "encoder.gguf")
+    tensors = {t.name: t for t in reader.tensors}
+    layers = network.encoder.config.num_hidden_layers
+    every = int(reader.fields["bert.block_count"].contents()) // layers
     kept: dict[str, torch.Tensor] = {}
     for name, weight in network.encoder.state_dict().items():
-        tensor = tensors[gguf_name(name)]
+        tensor = tensors[_every(gguf_name(name), every)]
         values = dequantize(tensor.data, tensor.tensor_type).reshape(weight.shape)
         kept[name] = torch.from_numpy(np.ascontiguousarray(values, np.float32))
     network.encoder.load_state_dict(kept)
@@ -385,6 +402,14 @@ def take_up(network: Network, shipped: Path) -> int:
         network.teacher.weight[:teachers] = head["hidden.weight"][units : units + teachers]
         network.teacher.bias[:teachers] = head["hidden.bias"][units : units + teachers]
     return int(teachers)
+
+
+def _every(name: str, every: int) -> str:
+    """The tensor that a network of fewer layers takes for its own: the last of ``every`` ones."""
+    if not name.startswith("blk."):
+        return name
+    _, layer, rest = name.split(".", 2)
+    return f"blk.{int(layer) * every + every - 1}.{rest}"
 
 
 def mix(network: Network, start: Network, teachers: int, share: float) -> None:
@@ -419,7 +444,8 @@ def train(
         np.array(one.ids, np.int32)
         for one in tokenizer.encode_batch(read, add_special_tokens=False)
     ]
-    network = Network(folder, int(pool.style.max()) + 1, config["hidden"])
+    size = (int(pool.style.max()) + 1, config["hidden"], config["layers"])
+    network = Network(folder, *size)
     if shipped:
         take_up(network, shipped)
     average = torch.optim.swa_utils.AveragedModel(
@@ -467,16 +493,17 @@ def train(
         )
         (build / "state.tmp").replace(state)
     if shipped:
-        start = Network(folder, int(pool.style.max()) + 1, config["hidden"])
+        start = Network(folder, *size)
         mix(average.module, start, take_up(start, shipped), config["start_share"])
     write(average.module, folder, build, config)
 
 
 def write(network: Network, folder: Path, build: Path, config: dict[str, Any]) -> None:
     """The encoder in the layout of the base model, and the head as edgemod reads it."""
-    for name in ("config.json", "tokenizer.json", "vocab.txt"):
+    for name in ("tokenizer.json", "vocab.txt"):
         if (folder / name).exists():
             shutil.copyfile(folder / name, build / name)
+    network.encoder.config.save_pretrained(build)
     tensors = {n: t.detach().numpy() for n, t in network.encoder.state_dict().items()}
     save_file({n: np.ascontiguousarray(t) for n, t in tensors.items()}, build / "model.safetensors")
     head: dict[str, Any] = head_of(network, config["opinion"])

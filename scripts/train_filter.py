@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -48,6 +49,8 @@ DOUBT: Final = 0.8
 """A weak negative that the model gives at least this probability is left out of the step."""
 DECORATED: Final = 4_000
 """Harmless texts with emoji."""
+DISGUISED: Final = 12_000
+"""Texts with words written around a filter."""
 HARD_CASES: Final = 20
 """Draws from each pattern of hard_cases.py and assistant_cases.py."""
 BURIED: Final = 24_000
@@ -59,6 +62,19 @@ TAUGHT: Final = 40_000
 TAUGHT_WEIGHT: Final = 0.5
 JOINED: Final = 6_000
 """Long texts made from several short ones."""
+
+POOLS: Final = (
+    "written",
+    "weak topics",
+    "joined",
+    "decorated",
+    "disguised",
+    "buried",
+    "hard cases",
+    "framed",
+    "taught",
+)
+"""What ablate_filter.py leaves out, one at a time. The labelled sets are always there."""
 
 PROBE: Final = (
     "Ca\u0301fe\u0301 \uff21\uff22 \u0440aper h4t3 f-i-n-e sooooo &amp; \u201cquoted\u201d "
@@ -250,6 +266,44 @@ def taught(data: Path, rows: int, cache: Path | None) -> tuple[TrainingData, Flo
     return posts, opinion
 
 
+def pools(
+    data: Path, posts: int, cache: Path | None, without: str = ""
+) -> tuple[TrainingData, Floats, Floats, TrainingData]:
+    """What is trained on, its targets (n, K) and how much each counts (n, K), and the holdout.
+
+    ``without``: the pool that is left out, one of ``POOLS``.
+    """
+    weak = training_data.load_weak_topics(data)
+    everything = training_data.concatenate([training_data.load_train(data), weak])
+    held = everything.take(everything.holdout)
+    written = training_data.load_written()
+    parts = [everything.take(~everything.holdout), written.take(~written.holdout)]
+    if without == "weak topics":
+        parts[0] = parts[0].take(~np.char.startswith(parts[0].sets, "reddit/"))
+    if without == "written":
+        parts.pop()
+    train = training_data.concatenate(parts)
+    made: dict[str, Callable[[], TrainingData]] = {
+        "joined": lambda: join(train, JOINED, SEED),
+        "decorated": lambda: training_data.decorate(train, DECORATED, SEED),
+        "disguised": lambda: training_data.disguised(train, DISGUISED, SEED),
+        "buried": lambda: training_data.bury(train, BURIED, SEED),
+        "hard cases": lambda: training_data.load_hard_cases(HARD_CASES, SEED),
+    }
+    train = training_data.concatenate(
+        [train, *(make() for name, make in made.items() if name != without)]
+    )
+    if without != "framed":
+        train = training_data.concatenate([train, training_data.frame(train, FRAMED, SEED)])
+    counts, targets = importance(train), without_apart(train).astype(np.float32)
+    if posts and without != "taught":
+        archive, opinion = taught(data, posts, cache)
+        train = training_data.concatenate([train, archive])
+        targets = np.concatenate([targets, opinion])
+        counts = np.concatenate([counts, np.repeat(archive.weights[:, None], len(OUTPUTS), 1)])
+    return train, targets, counts, held
+
+
 def prior(targets: Floats, counts: Floats) -> Floats:
     """The log-odds of each output over all rows, (K,)."""
     positives = np.sum(counts, axis=0, where=targets >= 0.5)
@@ -375,27 +429,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="a folder that keeps the model's scores")
     arguments = parser.parse_args()
 
-    everything = training_data.concatenate(
-        [training_data.load_train(arguments.data), training_data.load_weak_topics(arguments.data)]
-    )
-    held = everything.take(everything.holdout)
-    train = everything.take(~everything.holdout)
-    train = training_data.concatenate(
-        [
-            train,
-            join(train, JOINED, SEED),
-            training_data.decorate(train, DECORATED, SEED),
-            training_data.bury(train, BURIED, SEED),
-            training_data.load_hard_cases(HARD_CASES, SEED),
-        ]
-    )
-    train = training_data.concatenate([train, training_data.frame(train, FRAMED, SEED)])
-    counts, targets = importance(train), without_apart(train).astype(np.float32)
-    if arguments.taught:
-        posts, opinion = taught(arguments.data, arguments.taught, arguments.cache)
-        train = training_data.concatenate([train, posts])
-        targets = np.concatenate([targets, opinion])
-        counts = np.concatenate([counts, np.repeat(posts.weights[:, None], len(OUTPUTS), 1)])
+    train, targets, counts, held = pools(arguments.data, arguments.taught, arguments.cache)
     grams = find_grams(train.arrow())
     print(f"{len(train.texts):,} texts, {len(grams.found):,} n-grams; {len(held.texts):,} held out")
     weights, bias = fit(grams, targets, counts, is_weak(train))

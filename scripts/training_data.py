@@ -2,6 +2,7 @@
 
 ``load_train``        data/train: the sets of ``SETS`` below. Trains the filter and the head.
 ``load_weak_topics``  data/archive/reddit_weak_topics: subreddits as weak labels, low weights.
+``load_written``      scripts/written: texts written for this project.
 ``load_dev``          data/dev: for measuring only. Nothing may be trained or tuned on it.
 
 Rows marked ``holdout`` (about one in ten, by a hash of the text) are nobody's training data:
@@ -21,7 +22,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import assistant_cases
+import disguises
 import hard_cases
 from assistant_cases import ASSISTANT_SLOTS
 from edgemod.calibration import APART
@@ -156,8 +158,18 @@ REQUESTS: Final = (
     "multijail",
     "questions",
     "requests",
+    "written/cyber",
+    "written/everyday",
+    "written/request_pairs",
 )
 """Sets of requests to an assistant, which ``frame`` puts into frames."""
+
+WRITTEN: Final = Path(__file__).parent / "written"
+"""Texts that a language model wrote for this project, harmless and violating ones paired in style:
+a file a subject, a line a text, its labels before the tab. No published set was a source."""
+
+_OVERLAPPING: Final = ("harassment", "pii", "toxic", ANY)
+"""What may hold for a violating text of ``WRITTEN`` although its line does not say so."""
 
 WEAK_TOPICS: Final = {topic: labels for topics, labels in _TOPICS for topic in topics.split()}
 """Subreddit -> weak labels. Topics with no clear reading (4chan, TheRedPill) are left out."""
@@ -274,6 +286,28 @@ def load_weak_topics(data: Path) -> TrainingData:
     )
 
 
+def load_written() -> TrainingData:
+    """The texts of ``WRITTEN``; each file is a set, ``written/NAME``."""
+    texts, labels, sets = [], [], []
+    for path in sorted(WRITTEN.glob("*.tsv")):
+        for line in path.read_text("utf-8").splitlines():
+            named, text = line.split("\t")
+            row = np.zeros(len(OUTPUTS), np.int8)
+            if named != "harmless":
+                row[[OUTPUTS.index(name) for name in _OVERLAPPING]] = -1
+                row[[OUTPUTS.index(name) for name in (*named.split(","), ANY)]] = 1
+            texts.append(text.replace("\\n", "\n"))
+            labels.append(row)
+            sets.append(f"written/{path.stem}")
+    return TrainingData(
+        texts,
+        np.array(labels, np.int8),
+        np.array(sets),
+        np.ones(len(texts), np.float32),
+        in_holdout(texts),
+    )
+
+
 def is_weak(data: TrainingData) -> npt.NDArray[np.bool_]:
     """Rows that no person labelled as they stand, (n,)."""
     made = np.isin(data.sets, ("joined", "buried"))
@@ -337,9 +371,14 @@ def frame(data: TrainingData, count: int, seed: int) -> TrainingData:
         for _ in range(random.integers(1, 3)):
             text = random.choice(assistant_cases.FRAMES).replace("{text}", text)
         part.texts[i] = str(text)
-    part.sets[:] = "framed"
-    part.weights[:] = 1.0
-    return part
+    return _made(part, "framed", 1.0)
+
+
+def _made(part: TrainingData, name: str, weight: float) -> TrainingData:
+    """The rows as a set of their own."""
+    count = len(part.texts)
+    weights = np.full(count, weight, np.float32)
+    return replace(part, sets=np.full(count, name), weights=weights)
 
 
 _SENTENCES: Final = re.compile(r"(?<=[.!?\n])\s+")
@@ -395,9 +434,25 @@ def decorate(data: TrainingData, count: int, seed: int) -> TrainingData:
     for i, text in enumerate(part.texts):
         emoji = "".join(random.choice(_EVERYDAY.split(), random.integers(1, 5)))
         part.texts[i] = f"{emoji} {text}" if random.random() < 0.3 else f"{text} {emoji}"
-    part.sets[:] = "decorated"
-    part.weights[:] = 0.5
-    return part
+    return _made(part, "decorated", 0.5)
+
+
+def disguised(data: TrainingData, count: int, seed: int) -> TrainingData:
+    """Rows of up to 600 characters with a part of their words written around a filter.
+
+    As many harmless as violating: a disguise is not the offence.
+    """
+    random = np.random.default_rng(seed)
+    brief = np.array([len(text) <= 600 for text in data.texts])
+    chosen = []
+    for label in (0, 1):
+        rows = np.flatnonzero(brief & (data.labels[:, -1] == label))
+        weight = data.weights[rows] / data.weights[rows].sum()
+        chosen.append(random.choice(rows, count // 2, p=weight))
+    part = data.take(np.concatenate(chosen))
+    for i, text in enumerate(part.texts):
+        part.texts[i] = disguises.disguise(text, random, random.uniform(0.2, 0.7), disguises.WAYS)
+    return _made(part, "disguised", 1.0)
 
 
 def load_dev(data: Path) -> dict[str, TrainingData]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -76,3 +78,32 @@ def test_buried_texts_violate_what_is_put_into_them() -> None:
         assert text.count("One.") == 50
         assert (labels == (cruel if bad else harmless)).all()
     assert (buried.labels[:, -1] == 1).sum() == 20
+
+
+def test_written_texts_are_labelled_varied_and_paired() -> None:
+    written = training_data.load_written()
+    anything = written.labels[:, -1]
+    assert len({" ".join(text.casefold().split()) for text in written.texts}) == len(written.texts)
+    assert set(np.unique(anything)) == {0, 1}
+    assert (written.labels[anything == 0] == 0).all()
+    assert (written.labels[anything == 1, :-1] == 1).any(axis=1).all()
+    for name in np.unique(written.sets):
+        share = anything[written.sets == name].mean()
+        assert 0.3 < share < 0.6, name  # else the style of a file would stand in for the label
+    openings = [" ".join(text.casefold().split()[:4]) for text in written.texts]
+    assert max(openings.count(one) for one in set(openings)) < len(openings) / 100
+
+
+def test_a_violating_line_says_nothing_of_what_overlaps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "some.tsv").write_text("hate,toxic\tone\\ntwo\nillicit\tthree\nharmless\tfour\n")
+    monkeypatch.setattr(training_data, "WRITTEN", tmp_path)
+    written = training_data.load_written()
+    assert written.texts == ["one\ntwo", "three", "four"]
+    assert [*written.sets] == ["written/some"] * 3
+    labels = [dict(zip(OUTPUTS, row.tolist(), strict=True)) for row in written.labels]
+    assert labels[0]["hate"] == labels[0]["toxic"] == labels[0]["any"] == labels[1]["illicit"] == 1
+    assert labels[0]["harassment"] == labels[1]["toxic"] == labels[1]["pii"] == -1
+    assert labels[0]["illicit"] == labels[1]["sexual"] == 0
+    assert set(labels[2].values()) == {0}

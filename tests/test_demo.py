@@ -93,21 +93,6 @@ def test_every_seed_can_be_filled() -> None:
         assert not re.search("[{}]", writer.fill(template))
 
 
-@pytest.mark.parametrize(
-    ("way", "written"),
-    [
-        (make_demo.leet, "h473ful"),
-        (make_demo.homoglyphs, "hаtеful"),
-        (make_demo.zero_width, "ha\u200bte\u200bfu\u200bl"),
-        (make_demo.spaced, "h a t e f u l"),
-        (make_demo.stretched, "haaaateful"),
-        (make_demo.starred, "h*teful"),
-    ],
-)
-def test_disguises(way: Any, written: str) -> None:
-    assert way("hateful") == written
-
-
 def test_results_count_verdicts_by_what_is_true(tmp_path: Path) -> None:
     truth = [
         ("a", True, "hate", "violating"),

@@ -369,14 +369,3 @@ def test_scoreboard_writes_a_page_and_keeps_scores(tmp_path: Path) -> None:
     assert [line for line in pages[0].splitlines() if line.startswith("| benign | any | 0 | - ")]
     assert all(" to " in cell for cell in rows[2][2:])
     assert not any(text in pages[0] for text in texts[:-1])
-
-
-def test_disguises_change_half_of_the_words_and_no_label() -> None:
-    texts = ["you are a dreadful horrible awful person and everybody knows that about you"] * 8
-    labels = np.ones((8, len(OUTPUTS)), np.int8)
-    part = TrainingData(texts, labels, np.array(texts), np.ones(8, np.float32), np.zeros(8, bool))
-    veiled = scoreboard.disguise(part)
-    assert scoreboard.disguise(part).texts == veiled.texts
-    assert len({*veiled.texts}) > 4
-    assert all(text != texts[0] for text in veiled.texts)
-    np.testing.assert_array_equal(veiled.labels, labels)

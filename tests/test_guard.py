@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from gguf import GGUFWriter
 from numpy.typing import NDArray
 
 from edgemod import guard, prompts
@@ -91,6 +92,50 @@ def test_self_test_states_how_far_scores_move(
     monkeypatch.setattr(guard, "PARITY", -1.0)
     with pytest.raises(ModelError, match=r"^smollm2: scores move by .* among neighbours$"):
         model.self_test()
+
+
+def adapter(path: Path, rise: float) -> Path:
+    """A LoRA of rank 1 that moves the values of the last layer's attention; 0: not at all."""
+    writer = GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 1.0)
+    writer.add_tensor("blk.29.attn_v.weight.lora_a", np.full((1, 576), 0.1, np.float32))
+    writer.add_tensor("blk.29.attn_v.weight.lora_b", np.full((192, 1), rise, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def adapted(entry: ModelEntry, path: Path) -> ModelEntry:
+    return replace(entry, adapter=path, adapter_sha256=sha256(path))
+
+
+def test_an_adapter_changes_the_scores_and_the_fingerprint(
+    model: Guard, entry: ModelEntry, policy: Policy, tmp_path: Path
+) -> None:
+    fingerprints = {model.fingerprint}
+    for name, rise in (("nothing", 0.0), ("something", 0.5)):
+        changed = adapted(entry, adapter(tmp_path / f"{name}.gguf", rise))
+        one = Guard.open(changed, policy=policy)
+        moved = np.abs(answers(one, *TEXTS) - answers(model, *TEXTS))
+        assert (moved > 0.01).all() if rise else (moved == 0).all()
+        fingerprints.add(one.fingerprint)
+        one.self_test()
+        one.close()
+    assert len(fingerprints) == 3
+
+
+def test_an_adapter_for_another_network_is_refused(
+    entry: ModelEntry, policy: Policy, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.gguf"
+    for content in (b"no GGUF", entry.path.read_bytes()[:4096]):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"not a GGUF file|cannot load this adapter"):
+            Guard.open(adapted(entry, path), policy=policy)
 
 
 def naive(entry: ModelEntry, template: prompts.Template, text: str) -> float:

@@ -44,6 +44,28 @@ def test_add_list_resolve_verify(gguf: Path, home: Path) -> None:
     assert (home / "models.toml").stat().st_mode & 0o077 == 0
 
 
+def test_an_adapter_is_recorded_and_checked_with_its_guard(gguf: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter.gguf"
+    adapter.write_bytes(b"GGUF an adapter")
+    added = store.add(gguf, "mine", "guard", adapter=adapter)
+    assert store.resolve("mine") == added
+    assert [file for file, _ in added.files] == [gguf, adapter]
+    store.check(added)
+    adapter.write_bytes(b"GGUF another one")
+    with pytest.raises(ModelError, match='a file of model "mine" has changed') as caught:
+        store.check(added)
+    assert f"--adapter {adapter}" in str(caught.value)
+    with pytest.raises(ModelError, match="with other content"):
+        store.add(gguf, "mine", "guard", adapter=adapter)
+    store.add(gguf, "mine", "guard", adapter=adapter, replace=True)
+    store.check(store.resolve("mine"))
+    adapter.write_bytes(b"no weights")
+    with pytest.raises(ModelError, match="not a GGUF file"):
+        store.add(gguf, "mine", "guard", adapter=adapter, replace=True)
+    with pytest.raises(ModelError, match="only a guard has an adapter"):
+        store.add(gguf, "other", "encoder", head=gguf, adapter=gguf)
+
+
 def test_a_moved_file_is_known_by_its_content(gguf: Path, tmp_path: Path) -> None:
     store.add(gguf, "mine", "guard")
     moved = gguf.rename(tmp_path / "moved.gguf")

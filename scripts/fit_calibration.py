@@ -6,8 +6,8 @@ DATA is the folder that holds train/ and archive/. The holdout rows (see trainin
 split in two by their hash: maps and thresholds come from one half, and the risks that are
 reported, on the screen and in the file, from the other. The language model scores every
 holdout row, about 8 minutes on two cores; --cache keeps its scores for a second run. Subreddits
-as weak labels, and short rows buried in longer ones, help to fit; the risks are those of rows as
-people wrote and labelled them.
+as weak labels, short rows buried in longer ones, and texts written to be hard help to fit; the
+risks are those of rows as people wrote and labelled them.
 
 Thresholds are class-conditional (see edgemod/calibration.py). A stage clears a record only if
 every output is below its threshold, so the miss rate that counts is that of all thresholds
@@ -56,9 +56,9 @@ or addresses violates depends on what is said of them, which n-grams do not read
 FILTER_SHARE: Final = 0.5
 """How much of the filter's weight beside the model is kept. It is fitted on rows of the sets that
 both were trained on; on others the filter, which knows words alone, loses more than the model."""
-FLAG_AT_LEAST: Final = {"illicit": 0.9}
-"""Flag thresholds are at least this, 0.5 where nothing is said. Few harmless rows of the holdout
-are about crime or attacks on computers, so its false positives say little of those that are."""
+HARD_FALSE_POSITIVES: Final = 0.02
+"""The same among harmless texts that were written to look like violations (training_data.WRITTEN).
+The labelled sets hold hardly any, so their false positives say little of requests about crime."""
 BURIED: Final = 3_000
 """Short holdout rows put into harmless ones: whoever hides a sentence shall not have it cleared."""
 SEED: Final = 20
@@ -95,7 +95,8 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
     # Too few of them violate one category: for thresholds they say only that a text violates.
     labels = np.where(made[:, None] & (np.arange(len(OUTPUTS)) < len(OUTPUTS) - 1), -1, rows.labels)
     fitting = np.array([_second_byte(t) < 128 for t in rows.texts])
-    reported = ~fitting & ~is_weak(rows) & ~np.char.startswith(rows.sets, "written/")
+    hard = np.char.startswith(rows.sets, "written/")
+    reported = ~fitting & ~is_weak(rows) & ~hard
     document: dict[str, Any] = {
         "format": calibration.FORMAT,
         "note": NOTE,
@@ -111,6 +112,7 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
                     "false positives": FILTER_FALSE_POSITIVES,
                 },
                 "model": {"miss rate": MODEL_MISS_RATE, "false positives": MODEL_FALSE_POSITIVES},
+                "false positives among texts written to be hard": HARD_FALSE_POSITIVES,
             },
             "miss rate": "share of the records that violate the category that the stage clears",
             "false positives": "share of those that do not violate it with p >= flag_above",
@@ -127,22 +129,18 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
         "model": (p["cascade"], MODEL_MISS_RATE, MODEL_FALSE_POSITIVES),
     }
     for stage, (probability, miss_rate, false_positives) in targets.items():
+        usual = fitting & ~hard  # half of the hard ones violate, which is no one's archive
         # Nothing is cleared that is likelier than not to violate, whatever a quantile says.
-        clear = [min(c, 0.5) for c in _joint(probability[fitting], labels[fitting], miss_rate)]
-        chosen = {
-            name: {
-                "clear_below": clear[k],
-                "flag_above": _flag(
-                    probability[fitting, k],
-                    labels[fitting, k],
-                    max(clear[k], FLAG_AT_LEAST.get(name, 0.5)),
-                    false_positives,
-                )
-                if name != ANY and (stage == "model" or name in FILTER_FLAGS)
-                else None,
-            }
-            for k, name in enumerate(OUTPUTS)
-        }
+        clear = [min(c, 0.5) for c in _joint(probability[usual], labels[usual], miss_rate)]
+        chosen = {}
+        for k, name in enumerate(OUTPUTS):
+            limits = [max(clear[k], 0.5)]
+            for some, most in ((usual, false_positives), (fitting & hard, HARD_FALSE_POSITIVES)):
+                harmless = some & (labels[:, k] == 0)
+                limits.append(calibration.flag_threshold(probability[harmless, k], most))
+            flags = name != ANY and (stage == "model" or name in FILTER_FLAGS)
+            never = not flags or math.isinf(max(limits))
+            chosen[name] = {"clear_below": clear[k], "flag_above": None if never else max(limits)}
         document["thresholds"][stage] = chosen
         cleared = np.asarray((probability[reported] < np.array(clear, np.float32)).all(axis=1))
         document["evidence"]["found on other rows"][stage] = {
@@ -153,6 +151,8 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
     found["run"] = _run(p, document["thresholds"], rows.labels, reported)
     buried = _run(p, document["thresholds"], rows.labels, ~fitting & made)
     found["run, short rows buried in harmless texts"] = {ANY: buried[ANY]}
+    written = _run(p, document["thresholds"], rows.labels, ~fitting & hard)
+    found["run, texts written to be hard"] = written
     write_bytes(out, (json.dumps(document, indent=1) + "\n").encode())
     out.chmod(0o644)  # it ships; outputs of a run are their owner's alone
     calibration.Calibration.load(out)
@@ -224,14 +224,6 @@ def _joint(p: Floats, labels: npt.NDArray[np.int8], miss_rate: float) -> list[fl
         if all(cleared[labels[:, k] == 1].mean() <= miss_rate for k in range(len(OUTPUTS))):
             return clear
     return [0.0] * len(OUTPUTS)
-
-
-def _flag(
-    p: Floats, labels: npt.NDArray[np.int8], least: float, false_positives: float
-) -> float | None:
-    """The flag threshold, at least ``least``; None for never."""
-    flag = max(least, calibration.flag_threshold(p[labels == 0], false_positives))
-    return None if math.isinf(flag) else flag
 
 
 def _risks(

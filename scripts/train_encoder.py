@@ -8,14 +8,15 @@ DATA is the folder that training_data.py reads. BUILD receives the float weights
 the base model, a log of every figure and, while training, the state from which the same command
 goes on; the last command binds the head to the quantized encoder. scoreboard.py says what came of
 it. Needs the extra ``train`` (torch on a CPU) and the package of teachers.py. Two idle cores train
-on 2,700 to 4,000 tokens a second: the shipped configuration takes about three hours.
+on 3,500 to 4,700 tokens a second: the shipped configuration takes about three hours.
 
 --start FOLDER --begun N goes on from shipped models that have seen N tokens, at that place of the
 schedule, and writes the mean of both ends (``start_share``). The shipped build did so.
 
-What is trained on, by pool: the labelled sets, subreddits as weak labels, archive posts and
-questions, long texts joined from short ones, and hand-written hard cases. The loss is logistic over
-the labels that are known. Three things keep a set's style from standing in for its labels:
+What is trained on, by pool: the labelled sets, texts written for this project, subreddits as weak
+labels, archive posts and questions, texts made of others (joined, buried, decorated, disguised,
+framed), and patterns of hard cases. The loss is logistic over the labels that are known. Three
+things keep a set's style from standing in for its labels:
 
 - each style (wiki talk, prompts, tweets, ...) has an offset of its own for every output, learned
   with the rest and dropped afterwards, so that base rates are not what is learned;
@@ -93,10 +94,12 @@ STYLES: Final = {
     "wiki": "context_toxicity jigsaw_wiki_binary jigsaw_wiki_multilabel",
     "forum": "archive weak_topics joined buried decorated disguised edos online_misogyny "
     "toxic_spans_semeval",
-    "written requests": "written/chats written/cyber written/everyday written/request_pairs",
+    "written requests": "written/chats written/cyber written/everyday written/request_pairs "
+    "written/requests",
     "written replies": "written/replies written/replies_long written/reply_pairs",
-    "written talk": "written/groups written/groups_pairs written/intimate written/long "
-    "written/posts written/tweets written/violence",
+    "written talk": "written/essays written/gamechat written/groups written/groups_pairs "
+    "written/intimate written/long written/news written/posts written/selfharm written/sexual "
+    "written/stories written/tweets written/violence written/webtexts",
     "messages": "sms_spam sms_smishing tg_spam presidio_synth_pii",
 }
 """Sets that share an offset; every other set has one of its own."""

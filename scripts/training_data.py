@@ -161,6 +161,7 @@ REQUESTS: Final = (
     "written/cyber",
     "written/everyday",
     "written/request_pairs",
+    "written/requests",
 )
 """Sets of requests to an assistant, which ``frame`` puts into frames."""
 

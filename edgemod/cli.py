@@ -169,7 +169,7 @@ def triage(
     OUT receives decisions/ (one row a record, no text), review/ (the records for people, with
     text), report.json and run.json. The same command goes on with an interrupted run.
     """
-    from edgemod import pipeline, screen
+    from edgemod import pipeline, run_folder, screen
 
     chosen = None if model == "none" else model
     if dry_run:
@@ -197,7 +197,7 @@ def triage(
         for notice in plan.columns.notices:
             click.echo(screen.printable(notice), err=True)
 
-    finished = not restart and pipeline.is_complete(out)
+    finished = not restart and run_folder.is_complete(out)
     try:
         with screen.progress(shown) as on_progress:
             report = pipeline.triage(

@@ -1,43 +1,26 @@
-"""``triage()``: a dump to decisions, review queue and report; the only owner of run state.
+"""``triage()``: a dump to decisions, review queue and report.
 
 The parent reads the input and hands chunks to worker processes; each worker writes the parts
 of its chunk, the decisions last and atomically. A chunk is done exactly if its files are there
 and agree on their numbers of records, the result does not depend on the number of workers, and
-a run killed at any instant goes on where it was. ``run.json`` says what the run is; a folder
-holds one run.
-
-In OUT:
-
-    run.json                      the plan and its fingerprints: running, restarting or complete
-    decisions/part-000000.parquet one row a record, in input order
-    review/                       the queue, written when every chunk is done
-    report.json                   the numbers, written last
-    work/                         chunks' tallies and review rows, until the run is complete
+a run killed at any instant goes on where it was. run_folder.py knows what is on disk.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-import json
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 import edgemod
-from edgemod import records, review, sources, worker
+from edgemod import records, review, run_folder, sources, worker
 from edgemod.crew import Crew, Setup
-from edgemod.errors import InputError, OutputError, RunError
-from edgemod.parts import clean_parts, unfinished, write_bytes
+from edgemod.errors import InputError, RunError
 from edgemod.records import Columns, Source
 from edgemod.report import RunReport
 from edgemod.tally import Tally
@@ -45,8 +28,6 @@ from edgemod.tally import Tally
 CHUNK_ROWS: Final = 4096
 MAX_CHUNK_ROWS: Final = 1 << 20
 FORMAT: Final = 1
-_FILES: Final = ("run.json", "report.json")
-_FOLDERS: Final = ("decisions", "review", "work")
 _SHOWN_FILES: Final = 3
 
 
@@ -84,6 +65,17 @@ class Plan:
             "notices": list(self.columns.notices),
             "calibration_note": self.note,
             **self.identity,
+        }
+
+    def document(self) -> dict[str, Any]:
+        """What run.json says of the plan."""
+        return {
+            "plan": self.identity,
+            "inputs": [
+                {"path": s.path, "file": str(s.file), "bytes": s.size, "rows": s.rows}
+                for s in self.sources
+            ],
+            "calibration_note": self.note,
         }
 
 
@@ -177,17 +169,11 @@ def plan(options: Options, *, restart: bool = False) -> Plan:
     try:
         made = make_plan(options, crew)
         if options.out.is_dir():
-            with _locked(options.out):
-                _state(options.out, made, restart)
+            with run_folder.locked(options.out):
+                run_folder.find(options.out, made.document(), restart)
         return made
     finally:
         crew.stop()
-
-
-def is_complete(out: Path) -> bool:
-    """Whether ``out`` holds a finished run."""
-    state = _read_state(out)
-    return state is not None and state["status"] == "complete"
 
 
 def _check(options: Options) -> None:
@@ -261,27 +247,27 @@ def _run(
     plan: Plan, options: Options, crew: Crew, restart: bool, on_progress: Callable[[Progress], None]
 ) -> RunReport:
     out = options.out
-    with _locked(out):
-        finished = _open_run(out, plan, restart)
+    with run_folder.locked(out):
+        finished = run_folder.open_run(out, plan.document(), restart)
         if finished is not None:
             return finished
         began = time.monotonic()
         total, done = Tally(), {}
-        for index, tally in _done(out):
+        for index, tally in run_folder.done(out):
             total.add(tally)
             done[index] = tally.records
         earlier = total.records
         _triage_chunks(plan, options, crew, done, total, began, on_progress)
         for source in plan.sources:
             _check_unchanged(source)
-        kept = {index: (tally.records, _reviews(tally)) for index, tally in _done(out)}
+        kept = {index: (tally.records, tally.reviews) for index, tally in run_folder.done(out)}
         queue = review.export(
             [worker.files(out, index)[0] for index, (_, reviews) in kept.items() if reviews],
             out / "review",
             format=options.review_format,
             budget=options.review_budget,
         )
-        if (sum(n for n, _ in kept.values()), queue.total) != (total.records, _reviews(total)):
+        if (sum(n for n, _ in kept.values()), queue.total) != (total.records, total.reviews):
             raise RunError(
                 "files of the run were removed or changed while it was going on",
                 where=str(out),
@@ -299,9 +285,7 @@ def _run(
             resumed_chunks=len(done),
             peak_bytes=crew.peak_bytes() + worker.peak_bytes(),
         )
-        write_bytes(out / "report.json", _json(report.to_json()))
-        _write_state(out, plan, "complete", chunks=len(kept))
-        _remove(out / "work")
+        run_folder.finish(out, plan.document(), report, len(kept))
         return report
 
 
@@ -332,14 +316,13 @@ def _triage_chunks(
         for future in finished:
             index = in_flight.pop(future)
             total.add(future.result())
-            reviews = _reviews(total)
             on_progress(
                 Progress(
                     index,
                     total.records,
                     plan.total,
-                    total.records - reviews,
-                    reviews,
+                    total.records - total.reviews,
+                    total.reviews,
                     time.monotonic() - began,
                 )
             )
@@ -356,237 +339,6 @@ def _triage_chunks(
         except BaseException:
             crew.stop()  # so that the threads waiting for workers end
             raise
-
-
-# -- the folder ------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Make the folder, owner only, and hold it against a second run."""
-    try:
-        out.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise OutputError(
-            f"cannot be used as the output folder: {error.strerror}",
-            where=str(out),
-            fix="Name a folder that you may write to, with -o.",
-        ) from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(
-                "another edgemod is writing to this folder",
-                where=str(out),
-                fix="Wait for it, or name another folder with -o.",
-            ) from error
-        yield
-    finally:
-        os.close(handle)
-
-
-def _open_run(out: Path, plan: Plan, restart: bool) -> RunReport | None:
-    """Begin, continue, or find complete (then its report) the run in ``out``.
-
-    run.json comes first and says what follows, so that a kill between any two of these steps
-    leaves a folder that the same command understands.
-    """
-    state = _state(out, plan, restart)
-    clean_parts(out, *_FILES)
-    if state is not None and restart:
-        _write_state(out, plan, "restarting")
-    elif state is not None and state["status"] == "complete":
-        return _complete(out, state)
-    if restart or (state and state["status"] == "restarting"):
-        _remove(out / "report.json", *(out / name for name in _FOLDERS))
-    _write_state(out, plan, "running")
-    try:
-        for name in ("decisions", "work"):
-            (out / name).mkdir(exist_ok=True, mode=0o700)
-            clean_parts(out / name)
-    except OSError as error:
-        raise OutputError(
-            f"cannot be written to: {error.strerror}",
-            where=str(out),
-            fix="Name a folder that you may write to, with -o.",
-        ) from error
-    return None
-
-
-def _state(out: Path, plan: Plan, restart: bool) -> dict[str, Any] | None:
-    """What run.json says, None in an empty folder; with ``restart`` {} where it is damaged.
-
-    Raises RunError if the folder holds something else than this run, or with ``restart`` than
-    any run.
-    """
-    others = {*out.iterdir()} - {*unfinished(out, *_FILES)}
-    try:
-        state = _read_state(out)
-    except RunError:
-        if not restart or any(path.name not in (*_FILES, *_FOLDERS) for path in others):
-            raise
-        return {}  # whatever the run was, it is to go
-    if state is None and others:
-        raise RunError(
-            "the folder is not empty and holds no edgemod run",
-            where=str(out),
-            fix="Name an empty or new folder with -o.",
-        )
-    if state is not None and not restart:
-        _refuse_changes(out, state["plan"], plan.identity)
-    return state
-
-
-def _complete(out: Path, state: dict[str, Any]) -> RunReport:
-    """The report of a complete run; raises RunError if something of it is gone."""
-    _remove(out / "work")
-    records = 0
-    for index in range(state["chunks"]):
-        part = worker.files(out, index)[2]
-        rows = _rows(part)
-        if rows is None:
-            raise _damaged(part, "--restart begins anew")
-        records += rows
-    report = _read_json(out / "report.json", "--restart begins anew")
-    try:
-        told = RunReport.from_json(report)
-        queue = [str(name) for name in told.review["files"]]
-    except (TypeError, KeyError) as error:
-        raise _damaged(out / "report.json", "--restart begins anew") from error
-    if records != told.records:
-        raise _damaged(out / "decisions", "--restart begins anew")
-    for name in queue:
-        if not (out / "review" / name).is_file():
-            raise _damaged(out / "review" / name, "--restart begins anew")
-    return told
-
-
-def _remove(*paths: Path) -> None:
-    """Remove files and folders, where they are. Raises OutputError."""
-    for path in paths:
-        try:
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif os.path.lexists(path):  # a read-only file system refuses before it looks
-                path.unlink()
-        except OSError as error:
-            raise OutputError(
-                f"cannot be removed: {error.strerror}",
-                where=str(path),
-                fix="Make it writable for you, or name another folder with -o.",
-            ) from error
-
-
-def _read_json(path: Path, fix: str) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise _damaged(path, fix) from error
-
-
-def _damaged(path: Path, fix: str) -> RunError:
-    return RunError("is missing or damaged", where=str(path), fix=f"Put it back; {fix}.")
-
-
-def _read_state(out: Path) -> dict[str, Any] | None:
-    path, fix = out / "run.json", "--restart begins anew, another folder with -o avoids it"
-    if not path.exists():
-        return None
-    state = _read_json(path, fix)
-    try:
-        kinds = type(state["status"]), type(state["plan"]), type(state["chunks"])
-    except (TypeError, KeyError):
-        kinds = None
-    if kinds != (str, dict, int):
-        raise _damaged(path, fix)
-    return dict(state)
-
-
-def _refuse_changes(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    before, now = _flat(before), _flat(now)
-    changed = [
-        f"{name} ({_short(before.get(name))} -> {_short(now.get(name))})"
-        for name in {**before, **now}
-        if before.get(name) != now.get(name)
-    ]
-    if changed:
-        raise RunError(
-            "holds a run that was started differently; changed: " + ", ".join(changed),
-            where=str(out),
-            fix="Give the same options to continue it, --restart to begin anew, or another -o.",
-        )
-
-
-def _flat(identity: dict[str, Any]) -> dict[str, Any]:
-    """The identity with each column by itself, so that a message names the one that changed."""
-    columns = identity.get("columns")
-    if not isinstance(columns, dict):
-        return identity
-    apart = {f"{name} column": value for name, value in columns.items()}
-    return {name: value for name, value in identity.items() if name != "columns"} | apart
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text[:12] if len(text) == 64 else text
-
-
-def _write_state(out: Path, plan: Plan, status: str, chunks: int = 0) -> None:
-    document = {
-        "status": status,
-        "chunks": chunks,
-        "plan": plan.identity,
-        "inputs": [
-            {"path": s.path, "file": str(s.file), "bytes": s.size, "rows": s.rows}
-            for s in plan.sources
-        ],
-        "calibration_note": plan.note,
-    }
-    write_bytes(out / "run.json", _json(document))
-
-
-def _json(document: dict[str, Any]) -> bytes:
-    return (json.dumps(document, indent=2) + "\n").encode()
-
-
-def _done(out: Path) -> Iterator[tuple[int, Tally]]:
-    """The chunks that are done, ascending, with their tallies; all others are to be done (again).
-
-    A part may have its name and not its content: what a file system lost, or somebody removed.
-    """
-    names = (path.stem.removeprefix("part-") for path in (out / "decisions").glob("part-*.parquet"))
-    for index in sorted({int(name) for name in names if name.isdecimal()}):
-        tally = _tally(out, index)
-        if tally is not None:
-            yield index, tally
-
-
-def _tally(out: Path, index: int) -> Tally | None:
-    """The tally of a chunk if its decisions and review rows are as many as it says."""
-    queue, numbers, part = worker.files(out, index)
-    try:
-        tally = Tally.from_json(json.loads(numbers.read_bytes()))
-    except (OSError, ValueError):
-        return None
-    records, reviews = sum(tally.counts["verdict"].values()), _reviews(tally)
-    whole = tally.records == records == _rows(part) and (not reviews or reviews == _rows(queue))
-    return tally if whole else None
-
-
-def _reviews(tally: Tally) -> int:
-    return tally.counts["verdict"]["review"]
-
-
-def _rows(part: Path) -> int | None:
-    """The rows of a Parquet file by its footer; None if it is missing or damaged."""
-    try:
-        with part.open("rb") as stream:  # not by name: it need not be UTF-8
-            rows: int = pq.read_metadata(stream).num_rows
-    except (OSError, pa.ArrowException):
-        return None
-    return rows
 
 
 def _check_unchanged(source: Source) -> None:

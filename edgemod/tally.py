@@ -35,6 +35,11 @@ class Tally:
         }
     )
 
+    @property
+    def reviews(self) -> int:
+        """Records that go to review."""
+        return self.counts["verdict"]["review"]
+
     def add(self, other: Tally) -> None:
         """Add another chunk's numbers to this one's."""
         for name, value in vars(other).items():

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import edgemod
-from edgemod import crew, pipeline, worker
+from edgemod import crew, pipeline, run_folder, worker
 from edgemod.errors import EdgemodError, InputError, OutputError, RunError
 from edgemod.records import Chunk
 from edgemod.report import RunReport
@@ -290,7 +290,7 @@ def test_a_chunk_whose_files_do_not_agree_is_done_again(dump: Path, tmp_path: Pa
     for index in (999_999, 1_000_000):
         for old, new in zip(worker.files(out, 0), worker.files(out, index), strict=True):
             shutil.copy(old, new)
-    assert [index for index, _ in pipeline._done(out)] == [0, 2, 3, 999_999, 1_000_000]
+    assert [index for index, _ in run_folder.done(out)] == [0, 2, 3, 999_999, 1_000_000]
 
 
 def test_files_that_go_while_a_run_goes_on_are_missed(dump: Path, tmp_path: Path) -> None:
@@ -429,7 +429,7 @@ def test_folders_that_are_not_a_run_are_left_alone(dump: Path, tmp_path: Path) -
 
 def test_two_runs_do_not_share_a_folder(dump: Path, tmp_path: Path) -> None:
     with (
-        pipeline._locked(tmp_path),
+        run_folder.locked(tmp_path),
         pytest.raises(RunError, match="another edgemod is writing to this folder"),
     ):
         edgemod.triage(dump, tmp_path, workers=1)

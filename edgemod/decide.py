@@ -108,6 +108,15 @@ _BY_CATEGORY: Final = _BY_ANY + 2
 _BY_RULE: Final = _BY_CATEGORY + 4 * len(CATEGORIES)
 
 
+def below(p: FloatMatrix, limits: Limits) -> npt.NDArray[np.bool_]:
+    """Where probabilities (n, K) do not withhold clearing.
+
+    What has no threshold (left out of the policy, or not asked of a guard) withholds nothing,
+    measured or not.
+    """
+    return np.asarray((p < limits.clear_below) | np.isposinf(limits.clear_below))
+
+
 def decide(
     evidence: Evidence, policy: Policy, filter_limits: Limits, model_limits: Limits
 ) -> Decided:
@@ -157,9 +166,7 @@ def decide(
         probabilities[seen] = np.where(np.isnan(p), probabilities, p)[seen]
         with np.errstate(invalid="ignore"):
             over = p[:, :-1] >= limits.flag_above[:-1]
-            # What has no threshold (left out of the policy, or not asked of a guard) withholds
-            # nothing, measured or not.
-            under = (p < limits.clear_below) | np.isposinf(limits.clear_below)
+            under = below(p, limits)
         flagged, cleared = seen & over.any(axis=1), seen & under.all(axis=1)
         weighted = np.nan_to_num(p[:, :-1]) * severity
         worst_flag = np.where(over, weighted, -1.0).argmax(axis=1).astype(np.int8)

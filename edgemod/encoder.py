@@ -1,11 +1,12 @@
 """The default language model: a sentence encoder in llama.cpp with a trained head on top.
 
 A text is read in its normal form (kernels/normalise.py), so that a disguise changes nothing, and
-with its emoji in words. It is cut into overlapping windows of tokens, so that no part of it is left
-out. Each window goes through the network alone, between [CLS] and [SEP], in a call of its own:
-scores depend on nothing but the text, and for an encoder a batch of many texts would not be faster
-anyway. The mean vector of a window passes the head (two layers, in float32); a text has the
-greatest of its windows' scores, output by output.
+with its emoji in words. It is cut into overlapping pieces, about a window of tokens each, so that
+no part of it is left out; pieces that the filter settles by themselves may go unread. Each window
+goes through the network alone, between [CLS] and [SEP], in a call of its own: scores depend on
+nothing but the text, and for an encoder a batch of many texts would not be faster anyway. The mean
+vector of a window passes the head (two layers, in float32); a text has the greatest of its windows'
+scores, output by output.
 """
 
 from __future__ import annotations
@@ -28,13 +29,21 @@ from edgemod.errors import ModelError
 from edgemod.features import buffers
 from edgemod.kernels import normalise
 from edgemod.llama import Llama, Tokens
-from edgemod.model import ModelScores
+from edgemod.model import ModelScores, Settled
 from edgemod.words import OUTPUTS
 
 Floats = NDArray[np.float32]
 
 PARITY: Final = 0.0
 """Most that a score may differ between a text alone and among neighbours, in log-odds."""
+
+PIECE: Final = 480
+"""Bytes of a piece at most: 128 tokens of English are about 550, and most pieces are one window."""
+SHARED: Final = 96
+"""Bytes, at most, that a piece shares with the one before."""
+
+_KEPT: Final = 1 << 14
+"""Windows whose scores are kept from call to call, some 10 MB."""
 
 _PARITY_TEXTS: Final = (
     "Thank you, the parcel arrived today.",
@@ -111,11 +120,37 @@ def windows(tokens: Tokens, size: int, overlap: int) -> list[Tokens]:
     return [tokens[start : start + size] for start in range(0, last, size - overlap)]
 
 
+def pieces(form: bytes) -> list[bytes]:
+    """Cut a normal form into pieces of at most ``PIECE`` bytes, at spaces where there are any.
+
+    Each shares up to ``SHARED`` bytes with the one before; every byte is in some piece.
+    """
+    cut, start = [], 0
+    while len(form) - start > PIECE:
+        end = form.rfind(b" ", start + PIECE // 2, start + PIECE)
+        end = end if end > 0 else _boundary(form, start + PIECE)
+        cut.append(form[start:end])
+        space = form.find(b" ", end - SHARED, end)
+        start = space + 1 if space > 0 else _boundary(form, end - SHARED)
+    return [*cut, form[start:]]
+
+
+def _boundary(form: bytes, at: int) -> int:
+    """The start of the character at ``at``."""
+    while form[at] & 0xC0 == 0x80:
+        at -= 1
+    return at
+
+
+def normal_forms(texts: pa.LargeStringArray) -> list[bytes]:
+    """The normal form of each text, none of them null, as UTF-8."""
+    (data, offsets), _ = normalise.normalise(*buffers(texts))
+    return [data[low:high].tobytes() for low, high in pairwise(offsets.tolist())]
+
+
 def reading(texts: pa.LargeStringArray) -> list[str]:
     """What the encoder reads of each text, none of them null."""
-    (data, offsets), _ = normalise.normalise(*buffers(texts))
-    forms = (data[low:high].tobytes().decode() for low, high in pairwise(offsets.tolist()))
-    return [emoji.in_words(form) for form in forms]
+    return [emoji.in_words(form.decode()) for form in normal_forms(texts)]
 
 
 class Encoder:
@@ -135,6 +170,7 @@ class Encoder:
                 f"windows of {head.window} tokens are longer than the model", where=str(llama.path)
             )
         self.name, self.fingerprint, self.head = name, fingerprint, head
+        self._seen: dict[bytes, Floats] = {}
         self._llama = llama
         llama.open_context(n_ctx=head.window + 2, embeddings=True, threads=threads)
         self._ends = np.array([llama.bos, llama.sep], np.int32)
@@ -157,7 +193,10 @@ class Encoder:
         return cls(llama, head, name=entry.name, fingerprint=fingerprint, threads=threads)
 
     def score(
-        self, texts: pa.LargeStringArray, contexts: pa.LargeStringArray | None = None
+        self,
+        texts: pa.LargeStringArray,
+        contexts: pa.LargeStringArray | None = None,
+        settled: Settled | None = None,
     ) -> ModelScores:
         """Score non-null ``texts``; contexts are not read. A failing text is a row of NaN."""
         n = len(texts)
@@ -166,14 +205,15 @@ class Encoder:
             windows=np.zeros(n, np.int32),
             tokens=np.zeros(n, np.int64),
         )
-        seen: dict[bytes, Floats] = {}  # texts share windows: forwarded mail, pasted spam
-        for i, text in enumerate(reading(texts)):
+        if len(self._seen) > _KEPT:
+            self._seen.clear()
+        parts = [pieces(form) for form in normal_forms(texts)]
+        for i, some in enumerate(_unsettled(parts, settled) if settled else parts):
             try:
-                tokens = self._llama.tokenize(text.encode())
-                parts = windows(tokens, self.head.window, self.head.overlap)
-                result.tokens[i], result.windows[i] = len(tokens), len(parts)
-                if parts:
-                    result.scores[i] = np.max([self._window(part, seen) for part in parts], axis=0)
+                read = [window for piece in some for window in self._windows(piece)]
+                result.tokens[i], result.windows[i] = sum(map(len, read)), len(read)
+                if read:
+                    result.scores[i] = np.max([self._window(window) for window in read], axis=0)
             except ModelError:
                 continue  # its row stays NaN, which sends it to a person
         return result
@@ -202,8 +242,24 @@ class Encoder:
         """Free the model."""
         self._llama.close()
 
-    def _window(self, window: Tokens, seen: dict[bytes, Floats]) -> Floats:
+    def _windows(self, piece: bytes) -> list[Tokens]:
+        tokens = self._llama.tokenize(emoji.in_words(piece.decode()).encode())
+        return windows(tokens, self.head.window, self.head.overlap)
+
+    def _window(self, window: Tokens) -> Floats:
+        # Texts share windows (forwarded mail, pasted spam), and a text may be asked about twice.
         key = window.tobytes()
-        if key not in seen:
-            seen[key] = self.head(self.vector(window))
-        return seen[key]
+        if key not in self._seen:
+            self._seen[key] = self.head(self.vector(window))
+        return self._seen[key]
+
+
+def _unsettled(parts: list[list[bytes]], settled: Settled) -> list[list[bytes]]:
+    """The pieces of each text that are to be read."""
+    asked = [piece for some in parts if len(some) > 1 for piece in some]
+    if not asked:
+        return parts
+    offsets = np.cumsum([0, *map(len, asked)], dtype=np.int64)
+    answers = iter(settled((np.frombuffer(b"".join(asked), np.uint8), offsets)))
+    left = [[piece for piece in some if len(some) == 1 or not next(answers)] for some in parts]
+    return [few or some for few, some in zip(left, parts, strict=True)]

@@ -28,7 +28,6 @@ from edgemod.calibration import FloatMatrix
 from edgemod.formats import Rows
 from edgemod.labels import UNSAFE, read_labels
 from edgemod.metrics import Estimate, Labels, Scores, bootstrap, wilson
-from edgemod.model import Model, ModelScores
 from edgemod.policy import Policy
 from edgemod.records import Chunk
 from edgemod.scoring import StageName, Threads
@@ -169,42 +168,6 @@ def _shares(measured: Measured, rows: npt.NDArray[np.bool_]) -> Shares | None:
 # -- running the models ------------------------------------------------------------------------
 
 
-class _Once:
-    """An encoder that keeps the last scores: a text that two stages ask about is read once.
-
-    Only an encoder: it scores each text alone, where a guard's scores depend on the batch.
-    """
-
-    def __init__(self, model: Model) -> None:
-        self.name, self.fingerprint = model.name, model.fingerprint
-        self.answers, self.kind, self.close = model.answers, model.kind, model.close
-        self._model, self._last = model, model.score(pa.array([], pa.large_string()), None)
-        self._row: dict[str, int] = {}
-
-    def score(
-        self, texts: pa.LargeStringArray, contexts: pa.LargeStringArray | None
-    ) -> ModelScores:
-        keys = texts.to_pylist()
-        if not {*keys} <= self._row.keys():
-            self._last = self._model.score(texts, contexts)
-            self._row = {key: row for row, key in enumerate(keys)}
-        rows = np.array([self._row[key] for key in keys], np.int64)
-        last = self._last
-        return ModelScores(last.scores[rows], last.windows[rows], last.tokens[rows])
-
-
-def open_triager(
-    policy: Policy | str | Path | None = None,
-    model: str | None = "default",
-    calibration: str | Path | None = None,
-) -> Triager:
-    """A triager whose language model reads a text once, however many stages ask; see Triager."""
-    triager = Triager(policy, model, calibration=calibration)
-    if triager.model is not None and triager.model.kind == "encoder":
-        triager.model = _Once(triager.model)
-    return triager
-
-
 def measure(triager: Triager, chunk: Chunk, stages: Sequence[StageName]) -> Measured:
     """Score a chunk of flat records or conversations by each stage; the cascade decides them too.
 
@@ -279,7 +242,9 @@ def evaluate(
     chosen_model = None if {*stages} == {"filter"} else model
     names = [name for name in (*columns.text, columns.conversation) if name]
     found = []
-    with Threads(partial(open_triager, policy, chosen_model, calibration), workers) as threads:
+    with Threads(
+        partial(Triager, policy, chosen_model, calibration=calibration), workers
+    ) as threads:
         for source, given in answers.items():
             chosen = _chosen(given, rows, seed)
             units = scoring.in_units(_only(formats.rows(source, names), chosen))

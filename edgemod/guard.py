@@ -23,7 +23,7 @@ from edgemod import prompts, store
 from edgemod.encoder import windows
 from edgemod.errors import ModelError
 from edgemod.llama import Llama, Tokens
-from edgemod.model import ModelScores
+from edgemod.model import ModelScores, Settled
 from edgemod.policy import Policy
 from edgemod.prompts import Questions, Template
 from edgemod.words import ANY, OUTPUTS
@@ -152,9 +152,14 @@ class Guard:
             raise ModelError(error.what, where=str(entry.path), fix=error.fix) from None
 
     def score(
-        self, texts: pa.LargeStringArray, contexts: pa.LargeStringArray | None = None
+        self,
+        texts: pa.LargeStringArray,
+        contexts: pa.LargeStringArray | None = None,
+        settled: Settled | None = None,
     ) -> ModelScores:
         """Score non-null ``texts``; ``contexts`` (nulls allowed) are the messages before them.
+
+        A guard reads all of a text, whatever ``settled`` says: it judges it as a whole.
 
         A text has the greatest of its windows' scores. Outputs that are not asked for are NaN;
         an empty text, and one that llama.cpp cannot score, is a row of NaN.

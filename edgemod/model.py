@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from edgemod.policy import Policy
 
 
+Settled = Callable[[tuple[NDArray[np.uint8], NDArray[np.int64]]], NDArray[np.bool_]]
+"""Which of n pieces of text, in their normal form (bytes and offsets), need not be read, (n,)."""
+
+
 @dataclass(frozen=True)
 class ModelScores:
     """What a model says about n texts."""
@@ -24,9 +28,9 @@ class ModelScores:
     scores: NDArray[np.float32]
     """(n, 10) uncalibrated log-odds, columns ``words.OUTPUTS``; NaN: failed or not measured."""
     windows: NDArray[np.int32]
-    """(n,) windows each text was scored in; 0 where it has no tokens."""
+    """(n,) windows of each text that were read; 0 where it has no tokens."""
     tokens: NDArray[np.int64]
-    """(n,) tokens of each text, each counted once."""
+    """(n,) tokens of each text that were read."""
 
 
 class Model(Protocol):
@@ -47,9 +51,16 @@ class Model(Protocol):
         ...
 
     def score(
-        self, texts: pa.LargeStringArray, contexts: pa.LargeStringArray | None
+        self,
+        texts: pa.LargeStringArray,
+        contexts: pa.LargeStringArray | None,
+        settled: Settled | None = None,
     ) -> ModelScores:
-        """Score every text; a text that cannot be scored gives a row of NaN, never an error."""
+        """Score every text; a text that cannot be scored gives a row of NaN, never an error.
+
+        ``settled``: of a text of several pieces, a model may leave those unread that this says
+        are harmless. Where it says so of all, all are read.
+        """
         ...
 
     def close(self) -> None:

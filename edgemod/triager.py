@@ -199,7 +199,8 @@ class Triager:
         if use_model:
             with tally.timed("model"):
                 chosen = pa.array(rows)
-                answer = self.model.score(texts.take(chosen), contexts.take(chosen))
+                settled = self._settled if "filter" in stages else None
+                answer = self.model.score(texts.take(chosen), contexts.take(chosen), settled)
             tally.seen["model"] += len(rows)
             tally.tokens += int(answer.tokens.sum())
             tally.windows += int(answer.windows.sum())
@@ -213,6 +214,11 @@ class Triager:
             missed = np.isnan(answer.scores).all(axis=1)
             return decide.fail(decided, rows[missed])
         return decide.fail(decided, rows)
+
+    def _settled(self, pieces: features.Buffers) -> npt.NDArray[np.bool_]:
+        """Which pieces of texts the filter would clear if they stood alone."""
+        p = self.calibration.probabilities("filter", self.filter.scores(pieces))
+        return np.asarray(decide.below(p, self._filter_limits).all(axis=1))
 
     def _decide(self, evidence: Evidence) -> Decided:
         return decide.decide(evidence, self.policy, self._filter_limits, self._model_limits)

@@ -21,7 +21,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,12 +31,12 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from edgemod import calibration, features, store
+from edgemod import calibration, decide, features, store
 from edgemod.filter import Filter
 from edgemod.parts import write_bytes
 from edgemod.policy import load_policy
-from edgemod.words import ANY, OUTPUTS
-from model_scores import fingerprint, model_scores
+from edgemod.words import ANY, CATEGORIES, OUTPUTS
+from model_scores import Settled, fingerprint, model_scores
 from training_data import (
     bury,
     canonical,
@@ -56,6 +58,8 @@ or addresses violates depends on what is said of them, which n-grams do not read
 FILTER_SHARE: Final = 0.5
 """How much of the filter's weight beside the model is kept. It is fitted on rows of the sets that
 both were trained on; on others the filter, which knows words alone, loses more than the model."""
+FLAGS: Final = CATEGORIES
+"""What both stages together may flag."""
 HARD_FALSE_POSITIVES: Final = 0.02
 """The same among harmless texts that were written to look like violations (training_data.WRITTEN).
 The labelled sets hold hardly any, so their false positives say little of requests about crime."""
@@ -88,7 +92,6 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
     texts = rows.arrow()
     lexicons = features.Lexicons.compile(policy.lexicons)
     by_filter = weights.scores(features.extract(texts, lexicons).normalised)
-    by_model = model_scores(texts, cache, workers)
     click.echo(f"{len(texts):,} holdout rows")
 
     made = rows.sets == "buried"
@@ -97,13 +100,26 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
     fitting = np.array([_second_byte(t) < 128 for t in rows.texts])
     hard = np.char.startswith(rows.sets, "written/")
     reported = ~fitting & ~is_weak(rows) & ~hard
+    fit = partial(_maps, labels=without_apart(rows), rows=fitting & ~made)
+    choose = partial(_thresholds, labels=labels, usual=fitting & ~hard, hard=fitting & hard)
+
+    maps = {"filter": fit(None, by_filter)}
+    p = {"filter": _table(maps["filter"]).probabilities(by_filter, None)}
+    thresholds = {"filter": choose(p["filter"], FILTER_MISS_RATE, FILTER_FALSE_POSITIVES)}
+    # A run leaves pieces unread that the filter clears: what is fitted for runs is fitted on that.
+    settled = Settled(weights, _table(maps["filter"]), _limits(thresholds["filter"]))
+    in_full, in_run = model_scores(texts, cache, workers, settled)
+    maps |= {"model": fit(in_full, None), "cascade": fit(in_run, by_filter)}
+    p["cascade"] = _table(maps["cascade"]).probabilities(by_filter, in_run)
+    thresholds["model"] = choose(p["cascade"], MODEL_MISS_RATE, MODEL_FALSE_POSITIVES, FLAGS)
+
     document: dict[str, Any] = {
         "format": calibration.FORMAT,
         "note": NOTE,
         "filter": weights.fingerprint,
         "model": fingerprint(),
-        "maps": _maps(by_model, by_filter, without_apart(rows), fitting & ~made),
-        "thresholds": {},
+        "maps": maps,
+        "thresholds": thresholds,
         "evidence": {
             "rows": {"fitted on": int(fitting.sum()), "reported on": int(reported.sum())},
             "targets": {
@@ -120,31 +136,13 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
         },
         "made": datetime.now(UTC).date().isoformat(),
     }
-    p = {
-        stage: _table(document["maps"][stage]).probabilities(by_filter, by_model)
-        for stage in ("filter", "cascade")
-    }
-    targets = {
-        "filter": (p["filter"], FILTER_MISS_RATE, FILTER_FALSE_POSITIVES),
-        "model": (p["cascade"], MODEL_MISS_RATE, MODEL_FALSE_POSITIVES),
-    }
-    for stage, (probability, miss_rate, false_positives) in targets.items():
-        usual = fitting & ~hard  # half of the hard ones violate, which is no one's archive
-        # Nothing is cleared that is likelier than not to violate, whatever a quantile says.
-        clear = [min(c, 0.5) for c in _joint(probability[usual], labels[usual], miss_rate)]
-        chosen = {}
-        for k, name in enumerate(OUTPUTS):
-            limits = [max(clear[k], 0.5)]
-            for some, most in ((usual, false_positives), (fitting & hard, HARD_FALSE_POSITIVES)):
-                harmless = some & (labels[:, k] == 0)
-                limits.append(calibration.flag_threshold(probability[harmless, k], most))
-            flags = name != ANY and (stage == "model" or name in FILTER_FLAGS)
-            never = not flags or math.isinf(max(limits))
-            chosen[name] = {"clear_below": clear[k], "flag_above": None if never else max(limits)}
-        document["thresholds"][stage] = chosen
-        cleared = np.asarray((probability[reported] < np.array(clear, np.float32)).all(axis=1))
+    for stage, by in (("filter", "filter"), ("model", "cascade")):
+        below = decide.below(p[by][reported], _limits(thresholds[stage]))
+        cleared = np.asarray(below.all(axis=1))
         document["evidence"]["found on other rows"][stage] = {
-            name: _risks(probability[reported, k], cleared, rows.labels[reported, k], chosen[name])
+            name: _risks(
+                p[by][reported, k], cleared, rows.labels[reported, k], thresholds[stage][name]
+            )
             for k, name in enumerate(OUTPUTS)
         }
     found = document["evidence"]["found on other rows"]
@@ -186,23 +184,64 @@ def _second_byte(text: str) -> int:
 
 
 def _maps(
-    by_model: Floats, by_filter: Floats, labels: npt.NDArray[np.int8], rows: npt.NDArray[np.bool_]
-) -> Any:
-    """Maps of every stage and output, from scores (n, K) of the rows of a mask."""
-    maps: dict[str, dict[str, Any]] = {"filter": {}, "model": {}, "cascade": {}}
+    model: Floats | None,
+    filter: Floats | None,
+    labels: npt.NDArray[np.int8],
+    rows: npt.NDArray[np.bool_],
+) -> dict[str, dict[str, float]]:
+    """Maps of a stage by output, from the scores (n, K) that it reads of the rows of a mask."""
+    maps = {}
     for k, name in enumerate(OUTPUTS):
-        known = rows & (labels[:, k] >= 0) & np.isfinite(by_model[:, k] + by_filter[:, k])
-        model, filter, answers = by_model[known, k], by_filter[known, k], labels[known, k]
-        beside, own, _ = calibration.fit_map(np.stack([filter, model], axis=1), answers)
-        ratio = FILTER_SHARE * max(beside, 0.0) / max(own, 1e-6)
-        for stage, parts in {"filter": (0, 1), "model": (1, 0), "cascade": (1, ratio)}.items():
-            slope, bias = calibration.fit_map(parts[0] * model + parts[1] * filter, answers)
-            maps[stage][name] = {
-                "model": float(slope * parts[0]),
-                "filter": float(slope * parts[1]),
-                "bias": float(bias),
-            }
+        scores = [s[:, k] for s in (model, filter) if s is not None]
+        known = rows & (labels[:, k] >= 0) & np.isfinite(scores).all(axis=0)
+        answers = labels[known, k]
+        weights = [1.0] * len(scores)
+        if len(scores) == 2:
+            own, beside, _ = calibration.fit_map(np.stack(scores, axis=1)[known], answers)
+            weights[1] = FILTER_SHARE * max(beside, 0.0) / max(own, 1e-6)
+        joined = np.average(scores, axis=0, weights=weights)[known] * sum(weights)
+        slope, bias = calibration.fit_map(joined, answers)
+        parts = {"model": 0.0, "filter": 0.0, "bias": float(bias)}
+        read = [part for part, s in (("model", model), ("filter", filter)) if s is not None]
+        parts |= {part: float(slope * w) for part, w in zip(read, weights, strict=True)}
+        maps[name] = parts
     return maps
+
+
+def _thresholds(
+    p: Floats,
+    miss_rate: float,
+    false_positives: float,
+    flags: Sequence[str] = FILTER_FLAGS,
+    *,
+    labels: npt.NDArray[np.int8],
+    usual: npt.NDArray[np.bool_],
+    hard: npt.NDArray[np.bool_],
+) -> dict[str, dict[str, float | None]]:
+    """Threshold pairs of one stage by output, from probabilities (n, K) of rows of two masks.
+
+    Texts written to be hard count for flags alone: half of them violate, which is no one's archive.
+    """
+    chosen = {}
+    # Nothing is cleared that is likelier than not to violate, whatever a quantile says.
+    clear = [min(c, 0.5) for c in _joint(p[usual], labels[usual], miss_rate)]
+    for k, name in enumerate(OUTPUTS):
+        limits = [max(clear[k], 0.5)]
+        for some, most in ((usual, false_positives), (hard, HARD_FALSE_POSITIVES)):
+            harmless = p[some & (labels[:, k] == 0), k]
+            limits.append(calibration.flag_threshold(harmless, most))
+        never = name not in flags or math.isinf(max(limits))
+        chosen[name] = {"clear_below": clear[k], "flag_above": None if never else max(limits)}
+    return chosen
+
+
+def _limits(pairs: dict[str, dict[str, Any]]) -> calibration.Limits:
+    columns = ([pairs[name][key] for name in OUTPUTS] for key in ("clear_below", "flag_above"))
+    clear, flag = (
+        np.array([math.inf if value is None else value for value in column], np.float32)
+        for column in columns
+    )
+    return calibration.Limits(clear, flag)
 
 
 def _table(maps: dict[str, dict[str, float]]) -> calibration.Maps:

@@ -43,7 +43,6 @@ from edgemod.evaluation import (
     assess,
     join,
     measure,
-    open_triager,
 )
 from edgemod.metrics import Estimate, bootstrap
 from edgemod.records import Columns, chunk_of
@@ -103,7 +102,7 @@ def main(
     }
     disguised = [disguised_rows(chosen[name].take(rows)) for name, rows in veiled_rows.items()]
     asked = [*chosen.values(), *disguised]
-    with open_triager() as triager:
+    with Triager() as triager:
         fingerprints = triager.fingerprints()
     with (
         ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
@@ -176,7 +175,7 @@ def measured(fingerprints: Mapping[str, str], cache: Path | None, data: Training
     if path and path.exists():
         with np.load(path, allow_pickle=False) as kept:
             return Measured({stage: kept[stage] for stage in STAGES}, kept["verdicts"])
-    with open_triager() as triager:
+    with Triager() as triager:
         found = join(
             [_slice(triager, texts.slice(i, _SLICE)) for i in range(0, len(texts), _SLICE)]
         )

@@ -253,7 +253,7 @@ def taught(data: Path, rows: int, cache: Path | None) -> tuple[TrainingData, Flo
     chosen = np.sort(np.random.default_rng(SEED).choice(archive.num_rows, rows, replace=False))
     texts = training_data.posts(archive.take(pa.array(chosen)))
     texts = [text for text, held in zip(texts, in_holdout(texts), strict=True) if not held]
-    scores = model_scores(pa.array(texts, pa.large_string()), cache, workers=2)
+    (scores,) = model_scores(pa.array(texts, pa.large_string()), cache, workers=2)
     opinion = sigmoid(scores)
     opinion[np.isnan(opinion)] = -1
     posts = TrainingData(

@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,17 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from edgemod import store
-from edgemod.encoder import PARITY, Encoder, Head, reading, windows
+from edgemod.encoder import (
+    PARITY,
+    PIECE,
+    SHARED,
+    Encoder,
+    Head,
+    normal_forms,
+    pieces,
+    reading,
+    windows,
+)
 from edgemod.errors import ModelError
 from edgemod.llama import Tokens
 from edgemod.model import open_model
@@ -59,19 +70,74 @@ def test_scores_are_log_odds_of_every_output(encoder: Encoder) -> None:
         assert answer.scores[0, k] < 0 < answer.scores[1, k]
 
 
-def test_a_text_has_the_greatest_of_its_windows(encoder: Encoder) -> None:
-    tokens = encoder._llama.tokenize(LONG.encode())
+@given(st.text(st.sampled_from("ab é😀 "), max_size=3 * PIECE))
+def test_pieces_cover_every_byte_in_order(text: str) -> None:
+    form = text.encode()
+    cut = pieces(form)
+    at = end = 0
+    for piece in cut:
+        piece.decode()
+        assert 0 < len(piece) <= PIECE or form == b""
+        at = form.index(piece, at)
+        assert at <= end, "a gap"
+        assert end == 0 or end - at <= SHARED + 3
+        assert at + len(piece) > end or form == b"", "a piece with nothing new"
+        end = at + len(piece)
+    assert end == len(form)
+
+
+def naive(encoder: Encoder, parts: list[bytes]) -> list[np.ndarray[Any, Any]]:
+    """The scores of every window of the pieces, one by one."""
+    tokens = [encoder._llama.tokenize(part) for part in parts]
     size, step = encoder.head.window, encoder.head.window - encoder.head.overlap
-    naive, start = [], 0
-    while True:
-        naive.append(encoder.head(encoder.vector(tokens[start : start + size])))
-        if start + size >= len(tokens):
-            break
-        start += step
-    answer = encoder.score(column(LONG))
-    assert (answer.scores[0] == np.max(naive, axis=0)).all()
-    assert answer.windows[0] == len(naive) > 1
-    assert answer.tokens[0] == len(tokens)
+    found = []
+    for some in tokens:
+        start = 0
+        while True:
+            found.append(encoder.head(encoder.vector(some[start : start + size])))
+            if start + size >= len(some):
+                break
+            start += step
+    return found
+
+
+@pytest.mark.parametrize("text", [LONG, "a b " * 300, "xyz" * 400])
+def test_a_text_has_the_greatest_of_its_windows(encoder: Encoder, text: str) -> None:
+    (form,) = normal_forms(column(text))
+    scores = naive(encoder, pieces(form))
+    answer = encoder.score(column(text))
+    assert (answer.scores[0] == np.max(scores, axis=0)).all()
+    assert answer.windows[0] == len(scores) > 1
+
+
+def test_pieces_that_are_settled_go_unread(encoder: Encoder) -> None:
+    text = LONG + HARSH * 4 + LONG
+    (form,) = normal_forms(column(text))
+    cut = pieces(form)
+    harsh = [piece for piece in cut if b"worthless" in piece]
+    asked: list[bytes] = []
+
+    def settled(given: tuple[Any, Any]) -> Any:
+        data, offsets = given
+        asked.extend(data[low:high].tobytes() for low, high in itertools.pairwise(offsets))
+        return np.array([b"worthless" not in piece for piece in asked])
+
+    answer = encoder.score(column("short", text, "shorter"), None, settled)
+    assert asked == cut, "short texts are read, whatever the filter thinks"
+    assert 0 < len(harsh) < len(cut)
+    assert (answer.scores[1] == np.max(naive(encoder, harsh), axis=0)).all()
+    assert answer.windows.tolist() == [1, len(naive(encoder, harsh)), 1]
+    whole = encoder.score(column("short", text, "shorter"))
+    assert (answer.scores <= whole.scores).all()
+    assert (answer.tokens < whole.tokens).tolist() == [False, True, False]
+
+
+def test_a_text_whose_pieces_are_all_settled_is_read_in_full(encoder: Encoder) -> None:
+    def settled(given: tuple[Any, Any]) -> Any:
+        return np.ones(len(given[1]) - 1, bool)
+
+    whole, read = encoder.score(column(LONG)), encoder.score(column(LONG), None, settled)
+    assert (whole.scores == read.scores).all()
 
 
 @pytest.mark.parametrize("at", [0.0, 0.5, 1.0])

@@ -16,9 +16,11 @@ from click.testing import CliRunner
 
 import edgemod
 import scoreboard
+from edgemod.encoder import Encoder
 from edgemod.errors import InputError, ModelError
-from edgemod.evaluation import Evaluation, Measured, assess, measure, open_triager
+from edgemod.evaluation import Evaluation, Measured, assess, measure
 from edgemod.labels import read_labels
+from edgemod.llama import Tokens
 from edgemod.metrics import roc_auc, wilson
 from edgemod.records import Columns, chunk_of, discover
 from edgemod.triager import Triager
@@ -269,28 +271,30 @@ def test_stage_model_needs_a_model(labelled: Path) -> None:
         edgemod.evaluate(labelled, stages=["model"], model=None)
 
 
-def test_a_text_is_read_once_for_all_stages(triager: Triager) -> None:
+def test_no_window_is_read_twice_for_several_stages(
+    triager: Triager, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = [*sentences(40), "", "you are a worthless idiot and everyone hates you"]
+    texts.append(" ".join([*sentences(30), texts[-1], *sentences(30)]))
     chunk = chunk_of(
         pa.record_batch({"text": texts}), TEXT, max_text_bytes=triager.policy.max_text_bytes
     )
-    plain = measure(triager, chunk, ["filter", "model", "cascade"])
-    with open_triager() as once:
-        inner = once.model._model  # type: ignore[union-attr]
-        read: list[str] = []
-        score = inner.score
+    encoder = triager.model
+    assert isinstance(encoder, Encoder)
+    encoder._seen.clear()
+    read: list[bytes] = []
+    vector = encoder.vector
 
-        def watched(texts: pa.LargeStringArray, contexts: Any) -> Any:
-            read.extend(texts.to_pylist())
-            return score(texts, contexts)
+    def watched(window: Tokens) -> Any:
+        read.append(window.tobytes())
+        return vector(window)
 
-        inner.score = watched
-        found = measure(once, chunk, ["cascade", "model", "filter"])
-    assert read == [text for text in texts if text]
-    assert found.verdicts is not None
-    np.testing.assert_array_equal(found.verdicts, plain.verdicts)
-    for stage, matrix in plain.probabilities.items():
-        np.testing.assert_array_equal(found.probabilities[stage], matrix)
+    monkeypatch.setattr(encoder, "vector", watched)
+    both = measure(triager, chunk, ["model", "cascade"])
+    assert len(read) == len({*read}) > len(texts)
+    encoder._seen.clear()
+    alone = measure(triager, chunk, ["cascade"])
+    assert np.array_equal(both.probabilities["cascade"], alone.probabilities["cascade"], True)
 
 
 # -- the command -------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ class RunReport:
     several windows (``windowed_texts``). ``failures``: records that could not be scored, by
     status. ``seconds``: time in each stage of work, summed over workers and sessions; ``rates``:
     texts, or tokens, a second of that time, so of one worker (``filter_texts``: with the features).
-    ``tokens``: of the texts the language model saw, each counted once though windows overlap.
+    ``tokens``: those that the language model read, in windows that overlap.
     ``wall_seconds``: this session, from the first chunk; ``records_per_second``: the records of
     this session over it.
     ``peak_memory_bytes``: the greatest resident memory of the parent and each worker, added up;

@@ -2,7 +2,7 @@
 
 A text is read in its normal form (kernels/normalise.py), so that a disguise changes nothing, and
 with its emoji in words. It is cut into overlapping pieces, about a window of tokens each, so that
-no part of it is left out; pieces that the filter settles by themselves may go unread. Each window
+no part of it is left out; pieces that the filter clears by themselves may go unread. Each window
 goes through the network alone, between [CLS] and [SEP], in a call of its own: scores depend on
 nothing but the text, and for an encoder a batch of many texts would not be faster anyway. The mean
 vector of a window passes the head (two layers, in float32); a text has the greatest of its windows'
@@ -29,7 +29,7 @@ from edgemod.errors import ModelError
 from edgemod.features import buffers
 from edgemod.kernels import normalise
 from edgemod.llama import Llama, Tokens
-from edgemod.model import ModelScores, Settled
+from edgemod.model import Cleared, ModelScores
 from edgemod.words import OUTPUTS
 
 Floats = NDArray[np.float32]
@@ -40,10 +40,11 @@ PARITY: Final = 0.0
 PIECE: Final = 480
 """Bytes of a piece at most: 128 tokens of English are about 550, and most pieces are one window."""
 SHARED: Final = 96
-"""Bytes, at most, that a piece shares with the one before."""
+"""Bytes, about, that a piece shares with the one before."""
 
 _KEPT: Final = 1 << 14
-"""Windows whose scores are kept from call to call, some 10 MB."""
+"""Windows whose scores are kept, some 12 MB: texts share windows (forwarded mail, pasted spam), and
+the stages of an evaluation ask for the same text."""
 
 _PARITY_TEXTS: Final = (
     "Thank you, the parcel arrived today.",
@@ -123,7 +124,7 @@ def windows(tokens: Tokens, size: int, overlap: int) -> list[Tokens]:
 def pieces(form: bytes) -> list[bytes]:
     """Cut a normal form into pieces of at most ``PIECE`` bytes, at spaces where there are any.
 
-    Each shares up to ``SHARED`` bytes with the one before; every byte is in some piece.
+    Each shares about ``SHARED`` bytes with the one before; every byte is in some piece.
     """
     cut, start = [], 0
     while len(form) - start > PIECE:
@@ -187,8 +188,8 @@ class Encoder:
                 where=str(entry.head),
                 fix="train it again with scripts/train_encoder.py",
             )
-        both = f"{entry.sha256}\n{entry.head_sha256}"
-        fingerprint = hashlib.sha256(both.encode()).hexdigest()
+        parts = (entry.sha256, entry.head_sha256, f"pieces {PIECE} {SHARED}")
+        fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         llama = Llama(entry.path)
         return cls(llama, head, name=entry.name, fingerprint=fingerprint, threads=threads)
 
@@ -196,7 +197,7 @@ class Encoder:
         self,
         texts: pa.LargeStringArray,
         contexts: pa.LargeStringArray | None = None,
-        settled: Settled | None = None,
+        cleared: Cleared | None = None,
     ) -> ModelScores:
         """Score non-null ``texts``; contexts are not read. A failing text is a row of NaN."""
         n = len(texts)
@@ -205,10 +206,8 @@ class Encoder:
             windows=np.zeros(n, np.int32),
             tokens=np.zeros(n, np.int64),
         )
-        if len(self._seen) > _KEPT:
-            self._seen.clear()
         parts = [pieces(form) for form in normal_forms(texts)]
-        for i, some in enumerate(_unsettled(parts, settled) if settled else parts):
+        for i, some in enumerate(_left(parts, cleared) if cleared else parts):
             try:
                 read = [window for piece in some for window in self._windows(piece)]
                 result.tokens[i], result.windows[i] = sum(map(len, read)), len(read)
@@ -231,15 +230,19 @@ class Encoder:
         Raises ``ModelError`` above ``PARITY``.
         """
         texts = pa.array(_PARITY_TEXTS, pa.large_string())
-        together = self.score(texts).scores
-        alone = np.concatenate([self.score(texts[i : i + 1]).scores for i in range(len(texts))])
-        moved = float(np.abs(together - alone).max())
+        self._seen.clear()
+        together, alone = self.score(texts).scores, []
+        for i in range(len(texts)):
+            self._seen.clear()
+            alone.append(self.score(texts[i : i + 1]).scores)
+        moved = float(np.abs(together - np.concatenate(alone)).max())
         if not moved <= PARITY:
             raise ModelError(f"scores move by {moved} among neighbours", where=self.name)
         return moved
 
     def close(self) -> None:
         """Free the model."""
+        self._seen.clear()
         self._llama.close()
 
     def _windows(self, piece: bytes) -> list[Tokens]:
@@ -247,19 +250,21 @@ class Encoder:
         return windows(tokens, self.head.window, self.head.overlap)
 
     def _window(self, window: Tokens) -> Floats:
-        # Texts share windows (forwarded mail, pasted spam), and a text may be asked about twice.
         key = window.tobytes()
         if key not in self._seen:
+            if len(self._seen) >= _KEPT:
+                self._seen.clear()
             self._seen[key] = self.head(self.vector(window))
         return self._seen[key]
 
 
-def _unsettled(parts: list[list[bytes]], settled: Settled) -> list[list[bytes]]:
+def _left(parts: list[list[bytes]], cleared: Cleared) -> list[list[bytes]]:
     """The pieces of each text that are to be read."""
     asked = [piece for some in parts if len(some) > 1 for piece in some]
     if not asked:
         return parts
     offsets = np.cumsum([0, *map(len, asked)], dtype=np.int64)
-    answers = iter(settled((np.frombuffer(b"".join(asked), np.uint8), offsets)))
+    data = np.frombuffer(bytearray(b"".join(asked)), np.uint8)  # writable, as the kernels know it
+    answers = iter(cleared((data, offsets)))
     left = [[piece for piece in some if len(some) == 1 or not next(answers)] for some in parts]
     return [few or some for few, some in zip(left, parts, strict=True)]

@@ -23,7 +23,7 @@ from edgemod import prompts, store
 from edgemod.encoder import windows
 from edgemod.errors import ModelError
 from edgemod.llama import Llama, Tokens
-from edgemod.model import ModelScores, Settled
+from edgemod.model import Cleared, ModelScores
 from edgemod.policy import Policy
 from edgemod.prompts import Questions, Template
 from edgemod.words import ANY, OUTPUTS
@@ -149,17 +149,19 @@ class Guard:
             return cls(llama, template, name=entry.name, fingerprint=fingerprint, threads=threads)
         except ModelError as error:
             llama.close()
-            raise ModelError(error.what, where=str(entry.path), fix=error.fix) from None
+            is_adapter = entry.adapter and error.where == str(entry.adapter)
+            where = str(entry.adapter if is_adapter else entry.path)
+            raise ModelError(error.what, where=where, fix=error.fix) from None
 
     def score(
         self,
         texts: pa.LargeStringArray,
         contexts: pa.LargeStringArray | None = None,
-        settled: Settled | None = None,
+        cleared: Cleared | None = None,
     ) -> ModelScores:
         """Score non-null ``texts``; ``contexts`` (nulls allowed) are the messages before them.
 
-        A guard reads all of a text, whatever ``settled`` says: it judges it as a whole.
+        A guard reads all of a text, whatever ``cleared`` says: it judges it as a whole.
 
         A text has the greatest of its windows' scores. Outputs that are not asked for are NaN;
         an empty text, and one that llama.cpp cannot score, is a row of NaN.

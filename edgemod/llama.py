@@ -68,14 +68,14 @@ def last_errors() -> str:
     return lines
 
 
-def check_gguf(path: Path) -> None:
+def check_gguf(path: Path, what: str = "model") -> None:
     """Raise ``ModelError`` unless ``path`` is a readable file that starts as a GGUF file does."""
     try:
         with path.open("rb") as file:
             head = file.read(8)
     except OSError as error:
         raise ModelError(
-            f"the model cannot be read: {error.strerror}", where=str(path), fix="check the path"
+            f"the {what} cannot be read: {error.strerror}", where=str(path), fix="check the path"
         ) from None
     if head[:4] != MAGIC:
         raise ModelError(
@@ -162,7 +162,9 @@ class Llama:
         Raises ``ModelError`` where the file is not an adapter for this network.
         """
         self._check_open()
-        check_gguf(path)
+        check_gguf(path, "adapter")
+        if self._vocab_only:
+            raise ModelError("only the vocabulary was loaded", where=str(self.path))
         last_errors()
         self._adapter = c.llama_adapter_lora_init(self._model, os.fsencode(path))
         if not self._adapter:  # the model owns it and frees it
@@ -405,7 +407,10 @@ class Llama:
         if self._adapter:
             adapters = (c.llama_adapter_lora_p_ctypes * 1)(self._adapter)
             if c.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(1.0)):
-                raise ModelError(f"the adapter cannot be applied: {last_errors()}")
+                raise ModelError(
+                    f"the adapter cannot be applied: {last_errors() or 'no reason given'}",
+                    where=str(self.path),
+                )
         return context
 
     def _close_context(self) -> None:

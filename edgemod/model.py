@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from edgemod.policy import Policy
 
 
-Settled = Callable[[tuple[NDArray[np.uint8], NDArray[np.int64]]], NDArray[np.bool_]]
-"""Which of n pieces of text, in their normal form (bytes and offsets), need not be read, (n,)."""
+Cleared = Callable[[tuple[NDArray[np.uint8], NDArray[np.int64]]], NDArray[np.bool_]]
+"""Which of n pieces of text, in their normal form (bytes and offsets), the filter clears, (n,)."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class ModelScores:
     scores: NDArray[np.float32]
     """(n, 10) uncalibrated log-odds, columns ``words.OUTPUTS``; NaN: failed or not measured."""
     windows: NDArray[np.int32]
-    """(n,) windows of each text that were read; 0 where it has no tokens."""
+    """(n,) windows that each text was scored in; 0 where it has no tokens."""
     tokens: NDArray[np.int64]
-    """(n,) tokens of each text that were read."""
+    """(n,) tokens that each text was scored by."""
 
 
 class Model(Protocol):
@@ -54,12 +54,12 @@ class Model(Protocol):
         self,
         texts: pa.LargeStringArray,
         contexts: pa.LargeStringArray | None,
-        settled: Settled | None = None,
+        cleared: Cleared | None = None,
     ) -> ModelScores:
         """Score every text; a text that cannot be scored gives a row of NaN, never an error.
 
-        ``settled``: of a text of several pieces, a model may leave those unread that this says
-        are harmless. Where it says so of all, all are read.
+        ``cleared``: of a text of several pieces, a model may leave those unread that the filter
+        clears by themselves. Where it clears all of them, all are read.
         """
         ...
 

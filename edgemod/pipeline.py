@@ -170,7 +170,7 @@ def plan(options: Options, *, restart: bool = False) -> Plan:
         made = make_plan(options, crew)
         if options.out.is_dir():
             with run_folder.locked(options.out):
-                run_folder.find(options.out, made.document(), restart)
+                run_folder.checked_state(options.out, made.document(), restart)
         return made
     finally:
         crew.stop()

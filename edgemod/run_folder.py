@@ -5,7 +5,7 @@ In it:
     run.json                      the plan and its fingerprints: running, restarting or complete
     decisions/part-000000.parquet one row a record, in input order
     review/                       the queue, written when every chunk is done
-    report.json                   the numbers, written last
+    report.json                   the numbers
     work/                         chunks' tallies and review rows, until the run is complete
 """
 
@@ -65,7 +65,7 @@ def open_run(out: Path, document: dict[str, Any], restart: bool) -> RunReport | 
     run.json comes first and says what follows, so that a kill between any two of these steps
     leaves a folder that the same command understands.
     """
-    state = find(out, document, restart)
+    state = checked_state(out, document, restart)
     clean_parts(out, *_FILES)
     if state is not None and restart:
         _write_state(out, document, "restarting")
@@ -87,7 +87,7 @@ def open_run(out: Path, document: dict[str, Any], restart: bool) -> RunReport | 
     return None
 
 
-def find(out: Path, document: dict[str, Any], restart: bool) -> dict[str, Any] | None:
+def checked_state(out: Path, document: dict[str, Any], restart: bool) -> dict[str, Any] | None:
     """What run.json says, None in an empty folder; with ``restart`` {} where it is damaged.
 
     Raises RunError if the folder holds something else than this run, or with ``restart`` than

@@ -94,7 +94,8 @@ def list_models() -> list[ModelEntry]:
 def resolve(name_or_path: str) -> ModelEntry:
     """Return the entry of that name, or the one whose SHA-256 the file at that path has.
 
-    Raises ``ModelError`` for a name nobody recorded and for a file nobody recorded.
+    Of several for one file, the one without an adapter. Raises ``ModelError`` for a name nobody
+    recorded, and for a file nobody recorded or that is recorded with several adapters alone.
     """
     entries = list_models()
     for entry in entries:
@@ -108,9 +109,16 @@ def resolve(name_or_path: str) -> ModelEntry:
             fix=f'did you mean "{near[0]}"?' if near else "edgemod model list shows all models",
         )
     digest = sha256(path)
-    for entry in entries:
-        if entry.sha256 == digest:
-            return entry
+    known = [entry for entry in entries if entry.sha256 == digest]
+    plain = [entry for entry in known if entry.adapter is None]
+    if plain or len(known) == 1:
+        return (plain or known)[0]
+    if known:
+        raise ModelError(
+            f"this file is recorded with several adapters: {', '.join(e.name for e in known)}",
+            where=str(path),
+            fix="use one of these names",
+        )
     raise ModelError(
         "this model file is not known, so it is not read",
         where=str(path),

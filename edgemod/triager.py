@@ -1,12 +1,14 @@
 """One chunk of records to one chunk of decisions: features, filter, language model, verdicts.
 
 ``Triager`` holds the loaded models and is all that is needed to embed edgemod in another
-program. It keeps no state between chunks, so a chunk's decisions depend on the chunk alone.
+program. A chunk's decisions depend on the chunk alone: what is kept between chunks, the scores of
+windows that an encoder has read, is what reading them again would give.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -17,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from edgemod import decide, features, language, records, store
-from edgemod.calibration import Calibration, FloatMatrix, Limits
+from edgemod.calibration import Calibration, FloatMatrix, Limits, Maps
 from edgemod.decide import Decided, Evidence
 from edgemod.errors import ModelError
 from edgemod.filter import Filter
@@ -56,6 +58,20 @@ calibrated probability, 0 to 1, of the last stage that measured it (the greatest
 messages of a conversation), null where nothing was scored."""
 
 
+@dataclass(frozen=True)
+class Cleared:
+    """Which pieces of texts the filter clears by themselves; see ``edgemod.model.Cleared``."""
+
+    filter: Filter
+    maps: Maps
+    limits: Limits
+
+    def __call__(self, pieces: features.Buffers) -> npt.NDArray[np.bool_]:
+        """(n,) of n pieces in their normal form."""
+        p = self.maps.probabilities(self.filter.scores(pieces), None)
+        return np.asarray(decide.below(p, self.limits).all(axis=1))
+
+
 class Triager:
     """The loaded pipeline for one policy, filter, language model and calibration.
 
@@ -84,6 +100,7 @@ class Triager:
             self.model = open_model(model, policy=self.policy, threads=threads)
         self.calibration = base if self.model is None else base.for_model(self.model.fingerprint)
         self._filter_limits = self.calibration.thresholds("filter", self.policy)
+        self._cleared = Cleared(self.filter, self.calibration.maps["filter"], self._filter_limits)
         answers = OUTPUTS if self.model is None else self.model.answers
         self._model_limits = self.calibration.thresholds("model", self.policy, answers)
         self._reasons = pa.array(decide.reasons(self.policy), pa.string())
@@ -199,8 +216,8 @@ class Triager:
         if use_model:
             with tally.timed("model"):
                 chosen = pa.array(rows)
-                settled = self._settled if "filter" in stages else None
-                answer = self.model.score(texts.take(chosen), contexts.take(chosen), settled)
+                cleared = self._cleared if "filter" in stages else None
+                answer = self.model.score(texts.take(chosen), contexts.take(chosen), cleared)
             tally.seen["model"] += len(rows)
             tally.tokens += int(answer.tokens.sum())
             tally.windows += int(answer.windows.sum())
@@ -214,11 +231,6 @@ class Triager:
             missed = np.isnan(answer.scores).all(axis=1)
             return decide.fail(decided, rows[missed])
         return decide.fail(decided, rows)
-
-    def _settled(self, pieces: features.Buffers) -> npt.NDArray[np.bool_]:
-        """Which pieces of texts the filter would clear if they stood alone."""
-        p = self.calibration.probabilities("filter", self.filter.scores(pieces))
-        return np.asarray(decide.below(p, self._filter_limits).all(axis=1))
 
     def _decide(self, evidence: Evidence) -> Decided:
         return decide.decide(evidence, self.policy, self._filter_limits, self._model_limits)

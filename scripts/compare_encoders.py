@@ -56,8 +56,9 @@ Floats = npt.NDArray[np.float32]
 
 
 def made(build: Path, kind: str, folder: Path) -> ModelEntry:
-    """Convert a build and bind its head."""
-    path, head = folder / f"{build.name}-{kind}.gguf", folder / f"{build.name}-{kind}.safetensors"
+    """Convert a build and bind its head, in a folder of their own."""
+    folder.mkdir()
+    path, head = folder / "encoder.gguf", folder / "head.safetensors"
     if kind in QUANTIZED:
         whole = folder / "whole.gguf"
         convert(build, whole)
@@ -102,19 +103,21 @@ def main(
     ):
         for build in builds:
             for kind in kinds:
-                entry = made(build, kind, Path(scratch))
+                entry = made(build, kind, Path(scratch) / str(len(found)))
                 texts = [texts for texts, _ in asked.values()]
                 answers = pool.map(scored, [entry] * len(texts), texts)
-                found[f"{build.name} {kind}"] = dict(zip(asked, answers, strict=True))
+                found[f"{build} {kind}"] = dict(zip(asked, answers, strict=True))
     names = list(found)
     click.echo(f"| set | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
     totals = np.zeros((len(names), 2))
     for name, label in SETS.items():
         cells = []
         for row, scores in enumerate(found.values()):
-            answers = asked[name][1] == 1
+            known = np.isfinite(scores[name]).all(axis=1)
+            answers = asked[name][1][known] == 1
             both = [
-                average_precision(answers, scores[name][:, k]) for k in (OUTPUTS.index(label), _ANY)
+                average_precision(answers, scores[name][known, k])
+                for k in (OUTPUTS.index(label), _ANY)
             ]
             totals[row] += both
             cells.append(" / ".join(f"{value:.3f}" for value in both))

@@ -35,9 +35,11 @@ from edgemod import calibration, decide, features, store
 from edgemod.filter import Filter
 from edgemod.parts import write_bytes
 from edgemod.policy import load_policy
+from edgemod.triager import Cleared
 from edgemod.words import ANY, CATEGORIES, OUTPUTS
-from model_scores import Settled, fingerprint, model_scores
+from model_scores import fingerprint, model_scores
 from training_data import (
+    TrainingData,
     bury,
     canonical,
     concatenate,
@@ -58,10 +60,8 @@ or addresses violates depends on what is said of them, which n-grams do not read
 FILTER_SHARE: Final = 0.5
 """How much of the filter's weight beside the model is kept. It is fitted on rows of the sets that
 both were trained on; on others the filter, which knows words alone, loses more than the model."""
-FLAGS: Final = CATEGORIES
-"""What both stages together may flag."""
 HARD_FALSE_POSITIVES: Final = 0.02
-"""The same among harmless texts that were written to look like violations (training_data.WRITTEN).
+"""And both stages' among harmless texts written to look like violations (``load_written``).
 The labelled sets hold hardly any, so their false positives say little of requests about crime."""
 BURIED: Final = 3_000
 """Short holdout rows put into harmless ones: whoever hides a sentence shall not have it cleared."""
@@ -84,9 +84,17 @@ Floats = npt.NDArray[np.float32]
 @click.option("--workers", default=2, show_default=True)
 def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
     """Fit, report and write."""
-    rows = concatenate([load_train(data), load_weak_topics(data), load_written()])
+    rows = concatenate([load_train(data), load_weak_topics(data)])
     rows = rows.take(rows.holdout)
-    rows = concatenate([rows, bury(rows, BURIED, SEED)])
+    half = _fitting(rows)  # short rows are buried in texts of their own half
+    buried = [bury(rows.take(some), BURIED // 2, SEED) for some in (half, ~half)]
+    written = load_written()
+    written = written.take(written.holdout)
+    fitting = np.concatenate(
+        (half, np.ones(len(buried[0].texts), bool), np.zeros(len(buried[1].texts), bool))
+    )
+    rows = concatenate([rows, *buried, written])
+    fitting = np.concatenate((fitting, _fitting(written)))
     policy = load_policy()
     weights = Filter.load(store.quantized_dir() / "filter.safetensors")
     texts = rows.arrow()
@@ -97,7 +105,6 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
     made = rows.sets == "buried"
     # Too few of them violate one category: for thresholds they say only that a text violates.
     labels = np.where(made[:, None] & (np.arange(len(OUTPUTS)) < len(OUTPUTS) - 1), -1, rows.labels)
-    fitting = np.array([_second_byte(t) < 128 for t in rows.texts])
     hard = np.char.startswith(rows.sets, "written/")
     reported = ~fitting & ~is_weak(rows) & ~hard
     fit = partial(_maps, labels=without_apart(rows), rows=fitting & ~made)
@@ -105,13 +112,15 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
 
     maps = {"filter": fit(None, by_filter)}
     p = {"filter": _table(maps["filter"]).probabilities(by_filter, None)}
-    thresholds = {"filter": choose(p["filter"], FILTER_MISS_RATE, FILTER_FALSE_POSITIVES)}
+    rates = FILTER_MISS_RATE, FILTER_FALSE_POSITIVES
+    thresholds = {"filter": choose(p["filter"], *rates, FILTER_FLAGS)}
     # A run leaves pieces unread that the filter clears: what is fitted for runs is fitted on that.
-    settled = Settled(weights, _table(maps["filter"]), _limits(thresholds["filter"]))
-    in_full, in_run = model_scores(texts, cache, workers, settled)
+    by_filter_alone = Cleared(weights, _table(maps["filter"]), _limits(thresholds["filter"]))
+    in_full, in_run = model_scores(texts, cache, workers, by_filter_alone)
     maps |= {"model": fit(in_full, None), "cascade": fit(in_run, by_filter)}
     p["cascade"] = _table(maps["cascade"]).probabilities(by_filter, in_run)
-    thresholds["model"] = choose(p["cascade"], MODEL_MISS_RATE, MODEL_FALSE_POSITIVES, FLAGS)
+    rates = MODEL_MISS_RATE, MODEL_FALSE_POSITIVES
+    thresholds["model"] = choose(p["cascade"], *rates, CATEGORIES)
 
     document: dict[str, Any] = {
         "format": calibration.FORMAT,
@@ -147,10 +156,10 @@ def main(data: Path, out: Path, cache: Path | None, workers: int) -> None:
         }
     found = document["evidence"]["found on other rows"]
     found["run"] = _run(p, document["thresholds"], rows.labels, reported)
-    buried = _run(p, document["thresholds"], rows.labels, ~fitting & made)
-    found["run, short rows buried in harmless texts"] = {ANY: buried[ANY]}
-    written = _run(p, document["thresholds"], rows.labels, ~fitting & hard)
-    found["run, texts written to be hard"] = written
+    of_buried = _run(p, document["thresholds"], rows.labels, ~fitting & made)
+    found["run, short rows buried in harmless texts"] = {ANY: of_buried[ANY]}
+    of_hard = _run(p, document["thresholds"], rows.labels, ~fitting & hard)
+    found["run, texts written to be hard"] = of_hard
     write_bytes(out, (json.dumps(document, indent=1) + "\n").encode())
     out.chmod(0o644)  # it ships; outputs of a run are their owner's alone
     calibration.Calibration.load(out)
@@ -179,8 +188,10 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.2%}"
 
 
-def _second_byte(text: str) -> int:
-    return hashlib.sha1(canonical(text).encode("utf-8", "replace")).digest()[1]
+def _fitting(rows: TrainingData) -> npt.NDArray[np.bool_]:
+    """The half of the rows that maps and thresholds come from, by the second byte of a hash."""
+    digests = (hashlib.sha1(canonical(t).encode("utf-8", "replace")).digest() for t in rows.texts)
+    return np.fromiter((digest[1] < 128 for digest in digests), bool, len(rows.texts))
 
 
 def _maps(
@@ -212,7 +223,7 @@ def _thresholds(
     p: Floats,
     miss_rate: float,
     false_positives: float,
-    flags: Sequence[str] = FILTER_FLAGS,
+    flags: Sequence[str],
     *,
     labels: npt.NDArray[np.int8],
     usual: npt.NDArray[np.bool_],

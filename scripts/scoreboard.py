@@ -341,7 +341,8 @@ def _disguises(costs: Disguised) -> list[str]:
         "",
         "AUPRC of the label's own probability before and after violating texts were disguised: "
         "half of their words in leetspeak, in letters that look alike, spelled out, or cut by "
-        "zero-width spaces. Harmless texts are as they were. A sample of both.",
+        "zero-width spaces. Harmless texts are as they were. A sample of both. Training saw other "
+        "texts disguised in these ways.",
         "",
         *_table(("set", "label", *STAGES), rows),
         "",

@@ -20,8 +20,8 @@ things keep a set's style from standing in for its labels:
 
 - each style (wiki talk, prompts, tweets, ...) has an offset of its own for every output, learned
   with the rest and dropped afterwards, so that base rates are not what is learned;
-- a text is judged by the greatest of its windows, as in scoring, so that the harmless windows of
-  a violating text are not taught to be violations;
+- a text is judged by the greatest of its windows, much as in scoring, so that the harmless windows
+  of a violating text are not taught to be violations;
 - a second head learns the probabilities that other classifiers give every text (teachers.py), and
   where no person labelled a text for hate, insults, threats or toxicity, it takes theirs.
 """
@@ -277,9 +277,13 @@ class Network(nn.Module):  # type: ignore[misc]
 
     def __init__(self, folder: Path, styles: int, hidden: int, layers: int) -> None:
         super().__init__()
-        self.encoder = BertModel.from_pretrained(
-            folder, add_pooling_layer=False, num_hidden_layers=layers
-        )
+        self.encoder = BertModel.from_pretrained(folder, add_pooling_layer=False)
+        every, left = divmod(self.encoder.config.num_hidden_layers, layers)
+        if left:
+            raise SystemExit(f"the base has no {layers} layers evenly spaced")
+        kept = [*self.encoder.encoder.layer][every - 1 :: every]
+        self.encoder.encoder.layer = nn.ModuleList(kept)
+        self.encoder.config.num_hidden_layers = layers
         size = self.encoder.config.hidden_size
         self.head = nn.Sequential(
             nn.Linear(size, hidden), nn.ReLU(), nn.Dropout(0.1), nn.Linear(hidden, len(OUTPUTS))
@@ -386,7 +390,7 @@ def take_up(network: Network, shipped: Path) -> int:
     reader = GGUFReader(shipped / "encoder.gguf")
     tensors = {t.name: t for t in reader.tensors}
     layers = network.encoder.config.num_hidden_layers
-    every = int(reader.fields["bert.block_count"].contents()) // layers
+    every = max(int(reader.fields["bert.block_count"].contents()) // layers, 1)
     kept: dict[str, torch.Tensor] = {}
     for name, weight in network.encoder.state_dict().items():
         tensor = tensors[_every(gguf_name(name), every)]

@@ -267,11 +267,11 @@ def taught(data: Path, rows: int, cache: Path | None) -> tuple[TrainingData, Flo
 
 
 def pools(
-    data: Path, posts: int, cache: Path | None, without: str = ""
+    data: Path, archive: tuple[TrainingData, Floats] | None, without: str = ""
 ) -> tuple[TrainingData, Floats, Floats, TrainingData]:
     """What is trained on, its targets (n, K) and how much each counts (n, K), and the holdout.
 
-    ``without``: the pool that is left out, one of ``POOLS``.
+    ``archive``: what ``taught`` gives; ``without``: the pool that is left out, one of ``POOLS``.
     """
     weak = training_data.load_weak_topics(data)
     everything = training_data.concatenate([training_data.load_train(data), weak])
@@ -296,11 +296,11 @@ def pools(
     if without != "framed":
         train = training_data.concatenate([train, training_data.frame(train, FRAMED, SEED)])
     counts, targets = importance(train), without_apart(train).astype(np.float32)
-    if posts and without != "taught":
-        archive, opinion = taught(data, posts, cache)
-        train = training_data.concatenate([train, archive])
+    if archive and without != "taught":
+        posts, opinion = archive
+        train = training_data.concatenate([train, posts])
         targets = np.concatenate([targets, opinion])
-        counts = np.concatenate([counts, np.repeat(archive.weights[:, None], len(OUTPUTS), 1)])
+        counts = np.concatenate([counts, np.repeat(posts.weights[:, None], len(OUTPUTS), 1)])
     return train, targets, counts, held
 
 
@@ -429,7 +429,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="a folder that keeps the model's scores")
     arguments = parser.parse_args()
 
-    train, targets, counts, held = pools(arguments.data, arguments.taught, arguments.cache)
+    count = arguments.taught
+    archive = taught(arguments.data, count, arguments.cache) if count else None
+    train, targets, counts, held = pools(arguments.data, archive)
     grams = find_grams(train.arrow())
     print(f"{len(train.texts):,} texts, {len(grams.found):,} n-grams; {len(held.texts):,} held out")
     weights, bias = fit(grams, targets, counts, is_weak(train))

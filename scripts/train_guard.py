@@ -207,7 +207,9 @@ def draw(
 def train(data: Path, build: Path, config: dict[str, Any]) -> None:
     """Train, and measure on the way."""
     torch.manual_seed(config["seed"])
-    path = store.resolve(MODEL).path
+    entry = store.resolve(MODEL)
+    store.check(entry)
+    path = entry.path
     reader = Reader(path)
     answers = reader.answers()
     network = LlamaForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
@@ -223,15 +225,16 @@ def train(data: Path, build: Path, config: dict[str, Any]) -> None:
         if done >= marks[0]:
             figures = measure(network, reader, answers, data)
             log(build, examples=marks.pop(0), seconds=round(time.monotonic() - began), **figures)
-            write(updates, build / "adapter.gguf", config)
+            write(updates, build / "adapter.gguf", config, network.config.head_dim)
             continue
         categories, rows, labels = draw(texts, rng, config)
         prompt = reader.prompt(categories)
-        bodies, room = [], config["pack_tokens"] - len(prompt.start)
+        bodies: list[NDArray[np.int32]] = []
+        room = config["pack_tokens"] - len(prompt.start)
         for row in rows:
             body = reader.body(texts.texts[row], config["text_tokens"])
             room -= len(body) + len(prompt.suffix)
-            if room < 0:
+            if room < 0 and bodies:
                 break
             bodies.append(body)
         share = done / config["examples"]
@@ -281,11 +284,11 @@ def measure(
     return figures
 
 
-def write(updates: dict[str, Adapted], path: Path, config: dict[str, Any]) -> None:
+def write(updates: dict[str, Adapted], path: Path, config: dict[str, Any], head: int) -> None:
     """The updates as llama.cpp reads them.
 
     llama.cpp keeps the rows of the query matrix in another order than transformers (the halves of
-    each head are interleaved), so the rows of its update are put in that order.
+    each head, of ``head`` rows, are interleaved), so the rows of its update are put in that order.
     """
     writer = GGUFWriter(path, "llama")
     writer.add_type("adapter")
@@ -294,8 +297,7 @@ def write(updates: dict[str, Adapted], path: Path, config: dict[str, Any]) -> No
     for name, update in updates.items():
         a, b = update.a.detach().numpy(), update.b.detach().numpy()
         if ".attn_q." in name:
-            heads = b.shape[0] // 64
-            b = b.reshape(heads, 2, 32, -1).swapaxes(1, 2).reshape(b.shape)
+            b = b.reshape(-1, 2, head // 2, b.shape[1]).swapaxes(1, 2).reshape(b.shape)
         writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(a, np.float16))
         writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(b, np.float16))
     writer.write_header_to_file()

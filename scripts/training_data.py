@@ -291,7 +291,7 @@ def load_written() -> TrainingData:
     """The texts of ``WRITTEN``; each file is a set, ``written/NAME``."""
     texts, labels, sets = [], [], []
     for path in sorted(WRITTEN.glob("*.tsv")):
-        for line in path.read_text("utf-8").splitlines():
+        for line in path.read_text("utf-8").rstrip("\n").split("\n"):
             named, text = line.split("\t")
             row = np.zeros(len(OUTPUTS), np.int8)
             if named != "harmless":

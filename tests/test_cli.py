@@ -219,7 +219,7 @@ def test_model_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     told = run("model", "add", fake, "--name", "fake", "--template", "nonesuch")
     assert told.returncode == 2
     assert "yes-no" in told.stderr
-    encoder = next((ROOT / "quantized").glob("*.gguf"))
+    encoder = ROOT / "quantized" / "encoder.gguf"
     told = run("model", "add", encoder, "--name", "fake", "--replace")
     assert told.returncode == 1
     assert "this is an encoder" in told.stderr

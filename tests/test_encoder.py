@@ -41,11 +41,17 @@ def column(*texts: str) -> pa.LargeStringArray:
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Iterator[Encoder]:
+def opened() -> Iterator[Encoder]:
     model = open_model("default", policy=load_policy())
     assert isinstance(model, Encoder)
     yield model
     model.close()
+
+
+@pytest.fixture
+def encoder(opened: Encoder) -> Encoder:
+    opened._seen.clear()
+    return opened
 
 
 @given(st.integers(0, 700), st.integers(1, 130), st.data())
@@ -70,20 +76,33 @@ def test_scores_are_log_odds_of_every_output(encoder: Encoder) -> None:
         assert answer.scores[0, k] < 0 < answer.scores[1, k]
 
 
-@given(st.text(st.sampled_from("ab é😀 "), max_size=3 * PIECE))
-def test_pieces_cover_every_byte_in_order(text: str) -> None:
-    form = text.encode()
-    cut = pieces(form)
-    at = end = 0
-    for piece in cut:
+@st.composite
+def forms(draw: st.DrawFn) -> bytes:
+    """Words and long runs without a space, no part of which comes twice."""
+    sizes = draw(st.lists(st.sampled_from([1, 3, 700]), max_size=60))
+    letter = draw(st.sampled_from(["", "é", "😀"]))
+    numbers = iter(range(10_000, 100_000))
+    return " ".join("".join(f"{next(numbers)}{letter}" for _ in range(n)) for n in sizes).encode()
+
+
+@given(forms())
+def test_pieces_cover_every_byte_in_order(form: bytes) -> None:
+    end = 0
+    for number, piece in enumerate(pieces(form)):
         piece.decode()
-        assert 0 < len(piece) <= PIECE or form == b""
-        at = form.index(piece, at)
-        assert at <= end, "a gap"
-        assert end == 0 or end - at <= SHARED + 3
-        assert at + len(piece) > end or form == b"", "a piece with nothing new"
+        assert len(piece) <= PIECE
+        at = form.index(piece)
+        assert at <= end <= at + SHARED + 4 or not number, "a gap, or too much twice"
+        assert at + len(piece) > end or not form, "a piece with nothing new"
+        assert at == 0 or form[at - 1 : at] == b" " or b" " not in form[at - 20 : at]
         end = at + len(piece)
     assert end == len(form)
+
+
+def test_a_short_form_is_one_piece() -> None:
+    for form in (b"", b"one", b"x" * PIECE):
+        assert pieces(form) == [form]
+    assert len(pieces(b"x" * (PIECE + 1))) == 2
 
 
 def naive(encoder: Encoder, parts: list[bytes]) -> list[np.ndarray[Any, Any]]:
@@ -110,19 +129,19 @@ def test_a_text_has_the_greatest_of_its_windows(encoder: Encoder, text: str) -> 
     assert answer.windows[0] == len(scores) > 1
 
 
-def test_pieces_that_are_settled_go_unread(encoder: Encoder) -> None:
+def test_pieces_that_the_filter_clears_go_unread(encoder: Encoder) -> None:
     text = LONG + HARSH * 4 + LONG
     (form,) = normal_forms(column(text))
     cut = pieces(form)
     harsh = [piece for piece in cut if b"worthless" in piece]
     asked: list[bytes] = []
 
-    def settled(given: tuple[Any, Any]) -> Any:
+    def cleared(given: tuple[Any, Any]) -> Any:
         data, offsets = given
         asked.extend(data[low:high].tobytes() for low, high in itertools.pairwise(offsets))
         return np.array([b"worthless" not in piece for piece in asked])
 
-    answer = encoder.score(column("short", text, "shorter"), None, settled)
+    answer = encoder.score(column("short", text, "shorter"), None, cleared)
     assert asked == cut, "short texts are read, whatever the filter thinks"
     assert 0 < len(harsh) < len(cut)
     assert (answer.scores[1] == np.max(naive(encoder, harsh), axis=0)).all()
@@ -132,11 +151,11 @@ def test_pieces_that_are_settled_go_unread(encoder: Encoder) -> None:
     assert (answer.tokens < whole.tokens).tolist() == [False, True, False]
 
 
-def test_a_text_whose_pieces_are_all_settled_is_read_in_full(encoder: Encoder) -> None:
-    def settled(given: tuple[Any, Any]) -> Any:
+def test_a_text_whose_pieces_are_all_cleared_is_read_in_full(encoder: Encoder) -> None:
+    def cleared(given: tuple[Any, Any]) -> Any:
         return np.ones(len(given[1]) - 1, bool)
 
-    whole, read = encoder.score(column(LONG)), encoder.score(column(LONG), None, settled)
+    whole, read = encoder.score(column(LONG)), encoder.score(column(LONG), None, cleared)
     assert (whole.scores == read.scores).all()
 
 
@@ -152,8 +171,31 @@ def test_alone_and_among_neighbours(encoder: Encoder) -> None:
     assert encoder.self_test() <= PARITY
     texts = ["ok", LONG, HARSH, "é" * 300, "漢字 😀", "a\0b"] * 2
     together = encoder.score(column(*texts)).scores
-    alone = np.concatenate([encoder.score(column(text)).scores for text in texts])
-    assert (together == alone).all()
+    alone = []
+    for text in texts:
+        encoder._seen.clear()
+        alone.append(encoder.score(column(text)).scores)
+    assert (together == np.concatenate(alone)).all()
+
+
+def test_self_test_notices_scores_that_move(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vector, random = encoder.vector, np.random.default_rng(0)
+    monkeypatch.setattr(encoder, "vector", lambda w: vector(w) + random.normal(0, 0.1, 384))
+    with pytest.raises(ModelError, match="scores move by"):
+        encoder.self_test()
+
+
+def test_few_windows_are_kept(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgemod.encoder._KEPT", 5)
+    texts = column(*(f"text number {k}" for k in range(12)), LONG)
+    kept = encoder.score(texts).scores
+    assert 0 < len(encoder._seen) <= 5
+    monkeypatch.setattr("edgemod.encoder._KEPT", 1000)
+    encoder._seen.clear()
+    assert (encoder.score(texts).scores == kept).all()
+    assert len(encoder._seen) > 12
 
 
 @pytest.mark.parametrize("text", ["", "   \n\t", "\0\0", "\u200b\ufeff", "\x01\x07"])

@@ -94,3 +94,47 @@ def test_any_joins_what_models_learn_apart_and_is_no_less_than_a_category() -> N
     scores[0, OUTPUTS.index("spam_scam")] = np.nan  # a model that was not asked about it
     p = fit_calibration._table(maps).probabilities(scores, None)
     assert p[0, -1] == np.float32(0.5)
+
+
+def test_a_flag_threshold_holds_among_all_texts_and_among_hard_ones() -> None:
+    p, labels = drawn(8000, 5)
+    hard = np.arange(8000) < 2000
+    p[hard] = np.sqrt(p[hard])  # harmless ones look worse
+    chosen = fit_calibration._thresholds(
+        p, 0.05, 0.01, ["hate", "toxic"], labels=labels, usual=~hard, hard=hard
+    )
+    for k, name in enumerate(OUTPUTS):
+        flag = chosen[name]["flag_above"]
+        assert (flag is None) == (name not in ("hate", "toxic"))
+        if flag is not None:
+            assert (p[~hard & (labels[:, k] == 0), k] >= flag).mean() <= 0.01
+            assert 0.01 < (p[hard & (labels[:, k] == 0), k] >= flag).mean() <= 0.02
+    clear = [chosen[name]["clear_below"] for name in OUTPUTS]
+    assert clear == [min(c, 0.5) for c in fit_calibration._joint(p[~hard], labels[~hard], 0.05)]
+
+
+def test_few_hard_texts_flag_nothing() -> None:
+    p, labels = drawn(3000, 6)
+    hard = np.arange(3000) < 40
+    chosen = fit_calibration._thresholds(
+        p, 0.05, 0.01, ["hate"], labels=labels, usual=~hard, hard=hard
+    )
+    assert chosen["hate"]["flag_above"] is None
+
+
+def test_maps_fit_the_scores_they_read() -> None:
+    p, labels = drawn(3000, 7)
+    odds = np.log(p / (1 - p)).astype(np.float32)
+    noise = np.random.default_rng(8).normal(size=odds.shape).astype(np.float32)
+    rows = np.ones(3000, bool)
+    alone = fit_calibration._maps(None, odds, labels, rows)
+    both = fit_calibration._maps(odds, noise, labels, rows)
+    for name in OUTPUTS:
+        assert alone[name]["model"] == 0 < alone[name]["filter"]
+        assert both[name]["model"] > 0.5
+        assert abs(both[name]["filter"]) < 0.2 * both[name]["model"]
+    table = fit_calibration._table(alone)
+    k = 2
+    known = labels[:, k] >= 0
+    found = table.probabilities(odds, None)[known, k]
+    assert abs(found.mean() - (labels[known, k] == 1).mean()) < 0.01

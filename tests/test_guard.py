@@ -134,8 +134,18 @@ def test_an_adapter_for_another_network_is_refused(
     path = tmp_path / "other.gguf"
     for content in (b"no GGUF", entry.path.read_bytes()[:4096]):
         path.write_bytes(content)
-        with pytest.raises(ModelError, match=r"not a GGUF file|cannot load this adapter"):
+        with pytest.raises(ModelError, match=r"not a GGUF file|cannot load this adapter") as caught:
             Guard.open(adapted(entry, path), policy=policy)
+        assert caught.value.where == str(path)
+
+
+def test_an_adapter_needs_the_network(entry: ModelEntry, tmp_path: Path) -> None:
+    path = adapter(tmp_path / "adapter.gguf", 0.5)
+    with (
+        Llama(entry.path, vocab_only=True) as llama,
+        pytest.raises(ModelError, match="only the vocabulary was loaded"),
+    ):
+        llama.adapt(path)
 
 
 def naive(entry: ModelEntry, template: prompts.Template, text: str) -> float:

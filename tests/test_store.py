@@ -66,6 +66,19 @@ def test_an_adapter_is_recorded_and_checked_with_its_guard(gguf: Path, tmp_path:
         store.add(gguf, "other", "encoder", head=gguf, adapter=gguf)
 
 
+def test_a_path_stands_for_the_entry_without_an_adapter(gguf: Path, tmp_path: Path) -> None:
+    adapters = [tmp_path / "a.gguf", tmp_path / "b.gguf"]
+    for adapter in adapters:
+        adapter.write_bytes(b"GGUF " + adapter.name.encode())
+        store.add(gguf, f"with-{adapter.stem}", "guard", adapter=adapter)
+        if adapter == adapters[0]:
+            assert store.resolve(str(gguf)).name == "with-a"
+    with pytest.raises(ModelError, match="recorded with several adapters: with-a, with-b"):
+        store.resolve(str(gguf))
+    store.add(gguf, "plain", "guard")
+    assert store.resolve(str(gguf)).name == "plain"
+
+
 def test_a_moved_file_is_known_by_its_content(gguf: Path, tmp_path: Path) -> None:
     store.add(gguf, "mine", "guard")
     moved = gguf.rename(tmp_path / "moved.gguf")

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgemod
+from edgemod import features, records
+from edgemod.encoder import normal_forms, pieces
 from edgemod.errors import InputError, ModelError
 from edgemod.policy import Thresholds, load_policy
 from edgemod.tally import Tally
-from edgemod.triager import DECISIONS, Triager
+from edgemod.triager import DECISIONS, Triager, probabilities_of
 from edgemod.words import OUTPUTS
 from samples import sentences
 
@@ -33,6 +35,49 @@ def test_a_batch_gives_a_decision_a_row(triager: Triager) -> None:
 def test_a_batch_without_ids_names_its_rows(triager: Triager) -> None:
     got = triager.triage_batch(pa.record_batch({"body": ["one", "two"]}), text="body")
     assert got["record_id"].to_pylist() == ["batch#0", "batch#1"]
+
+
+def test_of_a_long_text_the_model_reads_what_the_filter_does_not_clear(triager: Triager) -> None:
+    calm = " ".join(sentences(60))
+    harsh = "you are a worthless idiot and everybody hates you, get lost"
+    text = f"{calm} {harsh}. {harsh}! {calm}"
+    batch = pa.record_batch({"text": [text]})
+    (form,) = normal_forms(batch["text"].cast(pa.large_string()))
+    cut = pieces(form)
+    data = np.frombuffer(bytearray(b"".join(cut)), np.uint8)
+    scores = triager.filter.scores((data, np.cumsum([0, *map(len, cut)], dtype=np.int64)))
+    limits = triager.calibration.thresholds("filter", triager.policy)
+    p = triager.calibration.probabilities("filter", scores)
+    left = [piece for piece, row in zip(cut, p, strict=True) if (row >= limits.clear_below).any()]
+    assert any(b"worthless" in piece for piece in left)
+    assert len(left) < len(cut)
+    chunk = records.chunk_of(
+        batch,
+        records.Columns(("text",), None, None, None, None, None, None, ()),
+        max_text_bytes=1 << 16,
+    )
+    decisions, tally = triager.triage_chunk(chunk)
+    assert decisions["stage"].to_pylist() == ["model"]
+    assert triager.model is not None
+    read = [triager.model.score(pa.array([p.decode()], pa.large_string()), None) for p in left]
+    assert tally.windows == sum(int(answer.windows[0]) for answer in read)
+    greatest = np.max([answer.scores[0] for answer in read], axis=0)
+    one = np.frombuffer(bytearray(form), np.uint8), np.array([0, len(form)])
+    whole = triager.filter.scores(one)
+    expected = triager.calibration.probabilities("cascade", whole, greatest[None])
+    np.testing.assert_array_equal(probabilities_of(decisions), expected)
+
+
+def test_without_the_filter_stage_all_of_a_text_is_read(triager: Triager) -> None:
+    assert triager.model is not None
+    texts = pa.array([" ".join(sentences(80))], pa.large_string())
+    policy = replace(load_policy(), stages=("model",))
+    with Triager(policy) as alone:
+        got = alone.triage_batch(pa.record_batch({"text": texts}))
+        scores = alone.model.score(texts, None).scores  # type: ignore[union-attr]
+        by_filter = alone.filter.scores(features.extract(texts, alone.lexicons).normalised)
+        expected = alone.calibration.probabilities("cascade", by_filter, scores)
+    np.testing.assert_array_equal(probabilities_of(got), expected)
 
 
 def test_columns_are_joined(triager: Triager) -> None:

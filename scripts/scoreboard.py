@@ -263,9 +263,9 @@ def page(
         "",
         "Written by `make scoreboard`; do not edit. Sets that nothing was trained on, "
         f"{used}. [Evaluation](evaluation.md) says what the figures mean. These sets "
-        "chose among finished candidates ([models](models.md), [calibration](calibration.md)); those named "
-        "`_dev` are other parts of sets that training used; what was written for training follows "
-        "the topics of `xstest`. In brackets: 95 % "
+        "chose among finished candidates ([models](models.md), [calibration](calibration.md)); "
+        "those named `_dev` are other parts of sets that training used; what was written for "
+        "training follows the topics of `xstest`. In brackets: 95 % "
         f"intervals, those of areas from {resamples:,} bootstrap resamples.",
         "",
         "## AUPRC",

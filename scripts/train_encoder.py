@@ -54,6 +54,7 @@ from transformers import BertModel
 
 import training_data
 from assistant_cases import ASSISTANT_SLOTS
+from build_log import log
 from edgemod.encoder import reading, windows
 from edgemod.store import sha256
 from edgemod.words import ANY, OUTPUTS
@@ -121,14 +122,6 @@ class Pool:
     """(n,): how often a row is drawn, relative to the others."""
     style: NDArray[np.int64]
     """(n,): index of the style whose offset applies."""
-
-
-def log(folder: Path, **figures: Any) -> None:
-    """Print figures and append them to the log of a build, a JSON object a line."""
-    line = json.dumps({"time": time.strftime("%H:%M:%S"), **figures})
-    print(line, flush=True)
-    with (folder / "log.jsonl").open("a") as file:
-        file.write(line + "\n")
 
 
 # -- the pools ---------------------------------------------------------------------------------

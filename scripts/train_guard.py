@@ -18,7 +18,6 @@ The texts of a step follow one policy: they share its tokens, and none sees anot
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import tomllib
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 
+from build_log import log
 from edgemod import metrics, policy, prompts, store
 from edgemod.llama import Llama
 from edgemod.policy import Category
@@ -117,14 +117,6 @@ class Reader:
 
 def _category(name: str, definition: str) -> Category:
     return Category(name, 3, definition, None, None)
-
-
-def log(folder: Path, **figures: Any) -> None:
-    """Print figures and append them to the log of a build, a JSON object a line."""
-    line = json.dumps({"time": time.strftime("%H:%M:%S"), **figures})
-    print(line, flush=True)
-    with (folder / "log.jsonl").open("a") as file:
-        file.write(line + "\n")
 
 
 def adapt(network: nn.Module, config: dict[str, Any]) -> dict[str, Adapted]:

@@ -362,17 +362,24 @@ def frame(data: TrainingData, count: int, seed: int) -> TrainingData:
     """
     random = np.random.default_rng(seed)
     usable = np.isin(data.sets, REQUESTS)
-    chosen = []
-    for label in (0, 1):
-        rows = np.flatnonzero(usable & (data.labels[:, -1] == label))
-        weight = data.weights[rows] / data.weights[rows].sum()
-        chosen.append(random.choice(rows, count // 2, p=weight))
-    part = data.take(np.concatenate(chosen))
+    part = _both_kinds(data, usable, count, random)
     for i, text in enumerate(part.texts):
         for _ in range(random.integers(1, 3)):
             text = random.choice(assistant_cases.FRAMES).replace("{text}", text)
         part.texts[i] = str(text)
     return _made(part, "framed", 1.0)
+
+
+def _both_kinds(
+    data: TrainingData, usable: npt.NDArray[np.bool_], count: int, random: np.random.Generator
+) -> TrainingData:
+    """``count`` rows of a mask drawn by weight, half of them harmless and half violating."""
+    chosen = []
+    for label in (0, 1):
+        rows = np.flatnonzero(usable & (data.labels[:, -1] == label))
+        weight = data.weights[rows] / data.weights[rows].sum()
+        chosen.append(random.choice(rows, count // 2, p=weight))
+    return data.take(np.concatenate(chosen))
 
 
 def _made(part: TrainingData, name: str, weight: float) -> TrainingData:
@@ -445,12 +452,7 @@ def disguised(data: TrainingData, count: int, seed: int) -> TrainingData:
     """
     random = np.random.default_rng(seed)
     brief = np.array([len(text) <= 600 for text in data.texts])
-    chosen = []
-    for label in (0, 1):
-        rows = np.flatnonzero(brief & (data.labels[:, -1] == label))
-        weight = data.weights[rows] / data.weights[rows].sum()
-        chosen.append(random.choice(rows, count // 2, p=weight))
-    part = data.take(np.concatenate(chosen))
+    part = _both_kinds(data, brief, count, random)
     for i, text in enumerate(part.texts):
         part.texts[i] = disguises.disguise(text, random, random.uniform(0.2, 0.7), disguises.WAYS)
     return _made(part, "disguised", 1.0)

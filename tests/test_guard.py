@@ -14,7 +14,7 @@ import pytest
 from gguf import GGUFWriter
 from numpy.typing import NDArray
 
-from edgemod import guard, prompts
+from edgemod import guard, prompts, store
 from edgemod.errors import ModelError
 from edgemod.guard import PARITY, Guard
 from edgemod.llama import Llama
@@ -126,6 +126,17 @@ def test_an_adapter_changes_the_scores_and_the_fingerprint(
         one.self_test()
         one.close()
     assert len(fingerprints) == 3
+
+
+def test_the_shipped_adapter_tells_rude_from_kind(policy: Policy) -> None:
+    shipped = store.resolve("smollm2")
+    store.check(shipped)
+    assert shipped.adapter is not None
+    guard_ = Guard.open(shipped, policy=policy)
+    kind, rude, _, spam, _ = answers(guard_, *TEXTS)
+    guard_.close()
+    assert rude > kind + 1
+    assert spam > kind + 1
 
 
 def test_an_adapter_for_another_network_is_refused(

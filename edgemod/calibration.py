@@ -13,12 +13,14 @@ Models learn ``any`` without advertising and personal data, which have nothing i
 abuse. Its probability joins what its map gives with those two, as if they were independent:
 ``1 - (1 - p) (1 - p_spam_scam) (1 - p_pii)``, and is never less than that of any one category.
 
-The maps are logistic (Platt 1999, "Probabilistic outputs for support vector machines", with
-its smoothed targets), fitted by Newton's method. Thresholds are class-conditional quantiles,
-so they do not depend on how common harm is in the labels: ``clear_below`` is the largest
-threshold whose *miss rate* (share of violating records below it) stays under the target;
-``flag_above`` the smallest whose *false-positive rate* (share of non-violating records at or
-above it) does. Both targets are written in the file with what was found on other rows.
+One that ``edgemod calibrate`` made from a user's labels adds to the shipped one it started from:
+
+- *curves*, which turn those probabilities into ones that fit the labels;
+- thresholds of its own, and what the shipped ones were (``reading``: they decide which pieces of a
+  long text the language model reads, and scores must stay what they were);
+- a *certificate*: the risks, how they were proved, and for which policy.
+
+fitting.py says how maps, curves and thresholds are found.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -82,6 +84,38 @@ class Maps:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """A rising curve from probabilities to probabilities; see ``fitting.fit_curve``.
+
+    ``identity``: no numbers. ``platt``: a, b of sigmoid(a logit(p) + b). ``beta``: a, b, c of
+    sigmoid(a ln p - b ln(1 - p) + c). ``isotonic``: the x, then as many y, of points joined by
+    straight lines.
+    """
+
+    kind: str = "identity"
+    numbers: tuple[float, ...] = ()
+
+    def __call__(self, p: FloatMatrix) -> FloatMatrix:
+        """Of each probability, float32 of the same shape; NaN stays NaN."""
+        if self.kind == "identity":
+            return p
+        inside = np.asarray(p, np.float64).clip(1e-7, 1 - 1e-7)
+        if self.kind == "platt":
+            slope, bias = self.numbers
+            return sigmoid(slope * (np.log(inside) - np.log1p(-inside)) + bias)
+        if self.kind == "beta":
+            a, b, c = self.numbers
+            return sigmoid(a * np.log(inside) - b * np.log1p(-inside) + c)
+        if self.kind == "isotonic":
+            x, y = np.split(np.array(self.numbers), 2)
+            return np.asarray(np.interp(inside, x, y), np.float32)
+        raise ValueError(f"no curve is called {self.kind!r}")
+
+
+_PLAIN: Final = (Curve(),) * len(OUTPUTS)
+
+
+@dataclass(frozen=True)
 class Limits:
     """Thresholds on probabilities, each float32 (K,).
 
@@ -105,6 +139,10 @@ class Calibration:
     limits: Mapping[str, Limits]  # "filter", "model"
     fingerprint: str
     calibrated: bool = True
+    curves: Mapping[str, tuple[Curve, ...]] = field(default_factory=dict)  # of a stage, (K,)
+    reading: Limits | None = None
+    """The filter's limits that pieces of long texts are left unread by; None: those it has."""
+    certificate: Mapping[str, Any] | None = None
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
@@ -159,14 +197,37 @@ class Calibration:
                 fix="Use the filter it was made for, or calibrate again.",
             )
 
+    def check_certificate(self, policy: str, model: str) -> None:
+        """Raise CalibrationError if there is a certificate, for other fingerprints than these.
+
+        ``model`` is "none" where there is no language model.
+        """
+        for name, given in (("policy", policy), ("model", model)):
+            certified = str((self.certificate or {name: given})[name])
+            if certified != given:
+                raise CalibrationError(
+                    f"was certified for {name} {certified[:12]}, not {given[:12]}",
+                    where="calibration",
+                    fix="Use that one, or run 'edgemod calibrate' again: risks are others now.",
+                )
+
     def probabilities(
         self,
         stage: Literal["filter", "model", "cascade"],
         filter_scores: FloatMatrix | None,
         model_scores: FloatMatrix | None = None,
     ) -> FloatMatrix:
-        """See ``Maps.probabilities``."""
-        return self.maps[stage].probabilities(filter_scores, model_scores)
+        """See ``Maps.probabilities``; then the curves, if there are any."""
+        return self.curved(stage, self.maps[stage].probabilities(filter_scores, model_scores))
+
+    def curved(self, stage: str, p: FloatMatrix) -> FloatMatrix:
+        """Probabilities (n, K) of a stage's maps through its curves; ``any`` stays the greatest."""
+        curves = self.curves.get(stage, _PLAIN)
+        if curves == _PLAIN:
+            return p
+        columns = [curve(p[:, k]) for k, curve in enumerate(curves)]
+        columns[-1] = np.fmax(columns[-1], np.fmax.reduce(columns[:-1]))
+        return np.where(np.isnan(p), np.float32(np.nan), np.stack(columns, axis=1))
 
     def thresholds(
         self, stage: StageName, policy: Policy, answers: Sequence[str] = OUTPUTS
@@ -178,7 +239,15 @@ class Calibration:
         clear_below = flag_above = inf. ``any`` only ever withholds clearing; its flag_above is
         inf.
         """
-        limits = self.limits[stage]
+        return self._by_policy(self.limits[stage], stage, policy, answers)
+
+    def unread_below(self, policy: Policy) -> Limits:
+        """What pieces of long texts are left unread by: the filter's limits, float32 (K,)."""
+        return self._by_policy(self.reading or self.limits["filter"], "filter", policy, OUTPUTS)
+
+    def _by_policy(
+        self, limits: Limits, stage: StageName, policy: Policy, answers: Sequence[str]
+    ) -> Limits:
         clear, flag = limits.clear_below.copy(), limits.flag_above.copy()
         enabled = {category.name: category for category in policy.categories}
         for k, name in enumerate(OUTPUTS):
@@ -199,66 +268,47 @@ def sigmoid(odds: npt.NDArray[np.floating[Any]]) -> FloatMatrix:
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(odds, np.float64))), np.float32)
 
 
-# -- fitting -------------------------------------------------------------------------------
+def document_of(calibration: Calibration) -> dict[str, Any]:
+    """The JSON object of a calibration file, but for ``made``; ``Calibration.load`` reads it."""
 
+    def pairs(limits: Limits) -> dict[str, dict[str, float | None]]:
+        return {
+            name: {
+                "clear_below": float(limits.clear_below[k]),
+                "flag_above": None
+                if np.isinf(limits.flag_above[k])
+                else float(limits.flag_above[k]),
+            }
+            for k, name in enumerate(OUTPUTS)
+        }
 
-def fit_map(
-    scores: npt.NDArray[np.floating[Any]],
-    labels: npt.NDArray[np.int8],
-    weights: npt.NDArray[np.floating[Any]] | None = None,
-    *,
-    ridge: float = 1e-3,
-) -> npt.NDArray[np.float64]:
-    """Logistic map of log-odds (n, d) to labels (n,) of 0 and 1: d slopes, then the bias.
-
-    Targets are smoothed as in Platt 1999: (n1 + 1)/(n1 + 2) for violating, 1/(n0 + 2) else.
-    Newton's method with a small ridge towards zero slopes, until steps are below 1e-8.
-
-    Raises ValueError if there are not both kinds of label.
-    """
-    ones, zeros = int((labels == 1).sum()), int((labels == 0).sum())
-    if not ones or not zeros:
-        raise ValueError("needs labels of both kinds")
-    target = np.where(labels == 1, (ones + 1) / (ones + 2), 1 / (zeros + 2))
-    weight = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
-    design = np.column_stack(
-        [np.asarray(scores, np.float64).reshape(len(labels), -1), np.ones(len(labels))]
-    )
-    penalty = np.full(design.shape[1], ridge)
-    penalty[-1] = 0.0
-    beta = np.zeros(design.shape[1])
-    for _ in range(100):
-        p = 0.5 * (1 + np.tanh(0.5 * (design @ beta)))
-        gradient = design.T @ (weight * (p - target)) + penalty * beta
-        curvature = (design * (weight * p * (1 - p) + 1e-9)[:, None]).T @ design
-        step = np.linalg.solve(curvature + np.diag(penalty + 1e-9), gradient)
-        step *= min(1.0, 5.0 / max(1e-12, float(np.abs(step).max())))
-        beta -= step
-        if float(np.abs(step).max()) < 1e-8:
-            break
-    return beta
-
-
-def clear_threshold(p_violating: npt.NDArray[np.floating[Any]], miss_rate: float) -> float:
-    """The largest threshold t with share(p < t) <= miss_rate among violating records.
-
-    0 (clear nothing) where there are fewer than 1 / miss_rate of them: too few to tell.
-    """
-    if len(p_violating) * miss_rate < 1:
-        return 0.0
-    return float(np.sort(p_violating)[math.floor(len(p_violating) * miss_rate)])
-
-
-def flag_threshold(p_harmless: npt.NDArray[np.floating[Any]], false_positives: float) -> float:
-    """The smallest threshold t with share(p >= t) <= false_positives among harmless records.
-
-    inf (flag nothing) where there are fewer than 1 / false_positives of them.
-    """
-    allowed = math.floor(len(p_harmless) * false_positives)
-    if allowed < 1:
-        return math.inf
-    first_too_many = float(np.sort(p_harmless)[len(p_harmless) - allowed - 1])
-    return float(np.nextafter(np.float32(first_too_many), np.float32(2)))
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "note": calibration.note,
+        "filter": calibration.filter_fingerprint,
+        "model": calibration.model_fingerprint,
+        "maps": {
+            stage: {
+                name: {part: float(values[k]) for part, values in vars(maps).items()}
+                for k, name in enumerate(OUTPUTS)
+            }
+            for stage, maps in calibration.maps.items()
+        },
+        "thresholds": {stage: pairs(limits) for stage, limits in calibration.limits.items()},
+    }
+    if calibration.curves:
+        document["curves"] = {
+            stage: {
+                name: {"kind": curve.kind, "numbers": list(curve.numbers)}
+                for name, curve in zip(OUTPUTS, curves, strict=True)
+            }
+            for stage, curves in calibration.curves.items()
+        }
+    if calibration.reading:
+        document["reading"] = pairs(calibration.reading)
+    if calibration.certificate:
+        document["certificate"] = dict(calibration.certificate)
+    return document
 
 
 # -- the file --------------------------------------------------------------------------------
@@ -276,24 +326,14 @@ def _parse(document: dict[str, Any], fingerprint: str) -> Calibration:
         )
         for stage in ("filter", "model", "cascade")
     }
-    limits = {}
-    for stage in ("filter", "model"):
-        rows = [document["thresholds"][stage][k] for k in OUTPUTS]
-        limits[stage] = Limits(
-            clear_below=np.array([r["clear_below"] for r in rows], np.float32),
-            flag_above=np.array(
-                [math.inf if r["flag_above"] is None else r["flag_above"] for r in rows],
-                np.float32,
-            ),
-        )
+    limits = {stage: _limits(stage, document["thresholds"][stage]) for stage in ("filter", "model")}
     for stage, m in maps.items():
         if not all(np.isfinite(part).all() for part in (m.model, m.filter, m.bias)):
             raise ValueError(f"maps of {stage} are not finite")
-    for stage, limit in limits.items():
-        if np.isnan(limit.clear_below).any() or np.isnan(limit.flag_above).any():
-            raise ValueError(f"thresholds of {stage} are not numbers")
-        if (limit.clear_below > limit.flag_above).any():
-            raise ValueError(f"thresholds of {stage}: clear_below is above flag_above")
+    curves = {
+        stage: tuple(_curve(stage, column[k]) for k in OUTPUTS)
+        for stage, column in document.get("curves", {}).items()
+    }
     return Calibration(
         filter_fingerprint=str(document["filter"]),
         model_fingerprint=str(document["model"]),
@@ -301,4 +341,29 @@ def _parse(document: dict[str, Any], fingerprint: str) -> Calibration:
         maps=maps,
         limits=limits,
         fingerprint=fingerprint,
+        curves=curves,
+        reading=_limits("reading", document["reading"]) if "reading" in document else None,
+        certificate=document.get("certificate"),
     )
+
+
+def _limits(stage: str, rows: Mapping[str, Any]) -> Limits:
+    """The thresholds of a stage by output, as they stand in the file."""
+    pairs = [rows[k] for k in OUTPUTS]
+    clear = np.array([pair["clear_below"] for pair in pairs], np.float32)
+    flag = [math.inf if pair["flag_above"] is None else pair["flag_above"] for pair in pairs]
+    limit = Limits(clear, np.array(flag, np.float32))
+    if np.isnan(limit.clear_below).any() or np.isnan(limit.flag_above).any():
+        raise ValueError(f"thresholds of {stage} are not numbers")
+    if (limit.clear_below > limit.flag_above).any():
+        raise ValueError(f"thresholds of {stage}: clear_below is above flag_above")
+    return limit
+
+
+def _curve(stage: str, document: Mapping[str, Any]) -> Curve:
+    """A curve as it stands in the file: of a known kind, finite and rising."""
+    curve = Curve(str(document["kind"]), tuple(map(float, document["numbers"])))
+    grid = curve(np.linspace(0, 1, 101, dtype=np.float32))
+    if not (np.isfinite(grid).all() and (np.diff(grid) >= 0).all()):
+        raise ValueError(f"a curve of {stage} does not rise")
+    return curve

@@ -409,6 +409,122 @@ def evaluate(
         screen.evaluations(found)
 
 
+# -- calibrate ---------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("labels", nargs=-1, required=True, metavar="LABELS...")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The calibration, for --calibration.",
+)
+@click.option(
+    "--max-miss-rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.02,
+    show_default=True,
+    metavar="SHARE",
+    help="Of the records that violate, the share that may be cleared.",
+)
+@click.option(
+    "--max-false-flag-rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.05,
+    show_default=True,
+    metavar="SHARE",
+    help="Of the records flagged, the share that may not violate.",
+)
+@click.option(
+    "--delta",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.05,
+    show_default=True,
+    metavar="CHANCE",
+    help="Chance that what is certified is wrong all the same.",
+)
+@click.option(
+    "--review-budget",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Clear so much that no more goes to people, and bound what that misses.",
+)
+@click.option("--by", metavar="COLUMN", help="Miss rates must hold in each group of this column.")
+@click.option(
+    "--uncertified",
+    type=click.Choice(["review", "default"]),
+    default="review",
+    show_default=True,
+    help="A category with too few labels: clear nothing, or keep its thresholds, uncertified.",
+)
+@_options(
+    _with_text,
+    click.option(
+        "--conversation-column",
+        "conversation",
+        metavar="NAME",
+        help="Column that holds a list of messages instead of a text.",
+    ),
+    click.option(
+        "--label-columns",
+        "columns",
+        metavar="A,B,...",
+        help="Columns of labels, named after categories, or any, or unsafe. Default: all.",
+    ),
+    _with_models,
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Which labels choose and which test.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 512),
+    metavar="N",
+    help="Threads, each with its own models. Default: one for each usable core.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The certificate as JSON on stdout.")
+def calibrate(
+    labels: tuple[str, ...],
+    out: Path,
+    columns: str | None,
+    model: str,
+    workers: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Choose thresholds on your own labels, and certify the risks that you accept.
+
+    LABELS are Parquet files of records that people labelled: columns of 1 (violates), 0 (does not)
+    and null (unknown), and inclusion_probability if the records were not drawn alike. Half of them
+    choose, half test. A risk that they cannot certify is named, with about how many labels more
+    would; what is not certified goes to review. Exits 0 either way: read the table.
+    """
+    from edgemod import calibrate as calibrating
+    from edgemod import pipeline, screen
+
+    made = calibrating.calibrate(
+        labels,
+        out,
+        labels=None if columns is None else [name.strip() for name in columns.split(",")],
+        model=None if model == "none" else model,
+        workers=workers or pipeline.usable_cores(),
+        on_notice=lambda notice: click.echo(screen.printable(notice), err=True),
+        **options,
+    )
+    if as_json:
+        click.echo(json.dumps(made.certificate, indent=2))
+    else:
+        screen.calibration(made, out)
+
+
 # -- inspect -----------------------------------------------------------------------------------
 
 

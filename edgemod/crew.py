@@ -121,6 +121,7 @@ class Worker:
         self._setup = setup
         self.fingerprints: dict[str, str] = {}
         self.note = ""
+        self.certificate: dict[str, Any] | None = None
         self.max_text_bytes = 0
 
     def wait_ready(self) -> None:
@@ -138,6 +139,7 @@ class Worker:
             )
         self.fingerprints, self.note = answer["fingerprints"], answer["note"]
         self.max_text_bytes = answer["max_text_bytes"]
+        self.certificate = answer["certificate"]
 
     def ask(self, chunk: Chunk, effort: str) -> dict[str, Any]:
         """Triage one chunk: the worker's answer, or what is known of its death."""

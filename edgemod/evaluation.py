@@ -13,15 +13,14 @@ metrics.py defines the figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from edgemod import formats, records, scoring
 from edgemod.calibration import FloatMatrix
@@ -247,7 +246,7 @@ def evaluate(
     ) as threads:
         for source, given in answers.items():
             chosen = _chosen(given, rows, seed)
-            units = scoring.in_units(_only(formats.rows(source, names), chosen))
+            units = scoring.in_units(formats.only(formats.rows(source, names), chosen))
             parts = [*threads.map(measured, units)]
             check_unchanged(source)
             found += assess(
@@ -267,13 +266,3 @@ def _chosen(labels: Mapping[str, Labels], most: int | None, seed: int) -> npt.ND
     if most is None or len(rows) <= most:
         return rows
     return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-
-
-def _only(runs: Iterable[Rows], chosen: npt.NDArray[np.int64]) -> Iterator[Rows]:
-    """The chosen rows of runs."""
-    for run in runs:
-        low, high = np.searchsorted(chosen, (run.first, run.first + run.count))
-        if low < high:
-            index = pa.array(chosen[low:high] - run.first)
-            batch = None if run.batch is None else run.batch.take(index)
-            yield replace(run, count=int(high - low), batch=batch)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
@@ -103,6 +105,16 @@ def rows(
     if source.format == "jsonl":
         return _jsonl(source, names, skip, frozenset(spare))
     return (_parquet if source.format == "parquet" else _csv)(source, names, skip)
+
+
+def only(runs: Iterable[Rows], chosen: npt.NDArray[np.int64]) -> Iterator[Rows]:
+    """Those rows of runs whose numbers are in ``chosen``, ascending."""
+    for run in runs:
+        low, high = np.searchsorted(chosen, (run.first, run.first + run.count))
+        if low < high:
+            index = pa.array(chosen[low:high] - run.first)
+            batch = None if run.batch is None else run.batch.take(index)
+            yield replace(run, count=int(high - low), batch=batch)
 
 
 def _parquet(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:

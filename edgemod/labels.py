@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from edgemod import formats
@@ -21,6 +22,9 @@ from edgemod.words import ANY, CATEGORIES
 
 UNSAFE: Final = "unsafe"
 """Another name of the label ``any``, common in public sets."""
+
+INCLUSION: Final = "inclusion_probability"
+"""Column of the chance that a record had of being drawn into the labels; audits write it."""
 
 LABELS: Final = (*CATEGORIES, ANY, UNSAFE)
 """Names that a label column may have."""
@@ -61,18 +65,65 @@ def read_labels(source: Source, wanted: Sequence[str] | None) -> dict[str, Label
     return dict(zip(names, np.concatenate(parts, axis=1), strict=True))
 
 
-def _checked(run: Rows, names: Sequence[str]) -> Labels:
-    """The labels of a run, (labels, rows)."""
+def read_inclusion(source: Source) -> npt.NDArray[np.float64] | None:
+    """The chance, over 0 and at most 1, that each record had of being drawn; None: no such column.
+
+    Raises InputError for another value, null among them.
+    """
+    if INCLUSION not in formats.schema(source).names:
+        return None
+    parts = []
+    for run in formats.rows(source, [INCLUSION]):
+        column = _decoded(run)[INCLUSION]
+        if not is_number(column.type):
+            fix = "Write the chance that each record had of being drawn, over 0 and at most 1."
+            raise InputError(f"column '{INCLUSION}' is {column.type}", where=source.path, fix=fix)
+        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        wrong = np.flatnonzero(~((values > 0) & (values <= 1)))
+        if len(wrong):
+            raise InputError(
+                f"column '{INCLUSION}' is not over 0 and at most 1 in row {run.first + wrong[0]}",
+                where=source.path,
+                fix="Rows count from 0. Drop the column if all records were drawn alike.",
+            )
+        parts.append(values)
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def read_groups(source: Source, name: str) -> npt.NDArray[np.str_]:
+    """A column as text, (rows,), null as an empty text. Raises InputError if there is none such."""
+    names = formats.schema(source).names
+    if names.count(name) != 1:
+        fix = f"Its columns are {', '.join(names)}"
+        raise InputError(f"no one column '{name}'", where=source.path, fix=fix)
+    parts = []
+    for run in formats.rows(source, [name]):
+        column = _decoded(run)[name]
+        try:
+            words = column.cast(pa.string()).fill_null("")
+        except pa.ArrowException as error:
+            fix = "Group by a column of words, numbers or dates."
+            what = f"column '{name}' is {column.type}"
+            raise InputError(what, where=source.path, fix=fix) from error
+        parts.append(np.array(words.to_pylist(), np.str_))
+    return np.concatenate(parts) if parts else np.zeros(0, np.str_)
+
+
+def _decoded(run: Rows) -> pa.RecordBatch:
     if run.batch is None:
         raise InputError(
             "labels cannot be decoded", where=run.source.path, fix="Copy or write the file again."
         )
+    return run.batch
+
+
+def _checked(run: Rows, names: Sequence[str]) -> Labels:
+    """The labels of a run, (labels, rows)."""
     return np.stack([_label(run, name) for name in names])
 
 
 def _label(run: Rows, name: str) -> Labels:
-    assert run.batch is not None
-    column = run.batch[name]
+    column = _decoded(run)[name]
     kind = column.type
     if not (is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
         fix = "Write 1 for violates, 0 for does not, null for unknown."

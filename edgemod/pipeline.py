@@ -279,6 +279,7 @@ def _run(
             queue=queue,
             identity=plan.identity,
             note=plan.note,
+            certificate=crew.first().certificate,
             workers=options.workers,
             files=len(plan.sources),
             wall_seconds=time.monotonic() - began,

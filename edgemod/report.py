@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, get_origin, get_type_hints
 
+from edgemod import drift
 from edgemod.review import ReviewSummary
 from edgemod.tally import Tally
 
@@ -26,6 +27,9 @@ class RunReport:
     this session over it.
     ``peak_memory_bytes``: the greatest resident memory of the parent and each worker, added up;
     pages they share are counted in each.
+    ``certificate``: empty, or of the one that the calibration holds, the ``goal``, whether every
+    claim of it ``holds``, the chance ``drift`` of texts like these if they come from where its
+    labels came from, and whether it is ``void`` because that is too small (drift.py).
     """
 
     records: int
@@ -56,6 +60,7 @@ class RunReport:
     resumed_chunks: int
     plan: dict[str, Any]
     calibration_note: str
+    certificate: dict[str, Any]
 
     @classmethod
     def of(
@@ -66,6 +71,7 @@ class RunReport:
         queue: ReviewSummary,
         identity: dict[str, Any],
         note: str,
+        certificate: dict[str, Any] | None,
         workers: int,
         files: int,
         wall_seconds: float,
@@ -119,6 +125,7 @@ class RunReport:
             resumed_chunks=resumed_chunks,
             plan=identity,
             calibration_note=note,
+            certificate=_standing(certificate, tally),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -133,3 +140,19 @@ class RunReport:
             if not isinstance(getattr(report, name), get_origin(kind) or kind):
                 raise TypeError(name)
         return report
+
+
+def _standing(certificate: dict[str, Any] | None, tally: Tally) -> dict[str, Any]:
+    """What a certificate is worth after a run."""
+    if certificate is None:
+        return {}
+    labelled, chance = certificate["scores"], 1.0
+    if labelled is not None:
+        counts = [tally.spread[str(i)] for i in range(len(labelled["edges"]) + 1)]
+        chance = drift.test(labelled, counts)
+    return {
+        "goal": certificate["goal"],
+        "holds": certificate["holds"],
+        "drift": chance,
+        "void": chance < drift.VOID_BELOW,
+    }

@@ -33,6 +33,7 @@ from edgemod.words import OUTPUTS
 
 if TYPE_CHECKING:
     from edgemod import pipeline
+    from edgemod.calibrate import Calibrated
     from edgemod.checkup import Finding
     from edgemod.evaluation import Evaluation
     from edgemod.inspection import Inspection
@@ -107,6 +108,12 @@ def summary(report: RunReport, out: Path) -> None:
         style="dim",
     )
     console.print(f"calibration: {_shown(report.calibration_note)}", style="dim")
+    if report.certificate.get("void"):
+        console.print(
+            "certificate void: these texts score unlike the labelled ones (chance "
+            f"{report.certificate['drift']:.1g}); label a sample of these and calibrate again",
+            style="bold red",
+        )
     console.print(f"written to {_shown(str(out))}: decisions/ review/ report.json run.json")
 
 
@@ -222,6 +229,38 @@ def share(found: Estimate | None) -> str:
     if not found:
         return "-"
     return f"{found.value:.1%} ({100 * found.low:.0f}-{100 * found.high:.0f})"
+
+
+def calibration(made: Calibrated, out: Path) -> None:
+    """What was certified, and what was not, on stdout."""
+    console = _Console()
+    table = _table("risk", "of", "wrong / labelled", "found", "at most", "accepted", "certified")
+    for risk in made.found.risks:
+        name = risk.category + (f" in {_shown(risk.stratum)}" if risk.stratum is not None else "")
+        answer = "[green]yes[/]" if risk.certified else "[red]no[/]"
+        if risk.target is None:
+            answer = "bound"
+        elif not risk.certified and risk.needed is not None:
+            answer += f", about {risk.needed:,} more"
+        table.add_row(
+            risk.side,
+            name,
+            f"{risk.bad:,} / {risk.n:,}",
+            "-" if risk.found is None else f"{risk.found:.1%}",
+            f"{risk.bound:.1%}",
+            "-" if risk.target is None else f"{risk.target:.1%}",
+            answer,
+        )
+    console.print(table)
+    console.print(
+        "miss: of the records that violate, the share cleared; false flag: of the records "
+        "flagged, the share that does not violate. More: labelled records of that kind.",
+        style="dim",
+    )
+    shares = made.found.shares
+    console.print(", ".join(f"{verdict} {share:.1%}" for verdict, share in shares.items()))
+    console.print(_shown(made.note), style="bold")
+    console.print(f"written to {_shown(str(out))}: triage with --calibration", style="dim")
 
 
 def inspection(found: Inspection) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 class Tally:
     """What one chunk cost and did; plain numbers that add up over chunks.
 
-    ``seconds`` by stage of work; ``texts`` that each stage saw; ``counts`` of records by
-    verdict, category, stage, reason and status.
+    ``seconds`` by stage of work; ``texts`` that each stage saw; ``spread`` of the texts over the
+    bins of the calibration's certificate, if it has one; ``counts`` of records by verdict,
+    category, stage, reason and status.
     """
 
     records: int = 0
@@ -28,6 +29,7 @@ class Tally:
     repeated_ids: int = 0
     duplicates: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    spread: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
     counts: dict[str, Counter[str]] = field(
         default_factory=lambda: {
@@ -63,7 +65,7 @@ class Tally:
         if not _has_shape(document, vars(cls())):
             raise ValueError("not a tally")
         tally = cls(**document)
-        tally.seen = Counter(document["seen"])
+        tally.seen, tally.spread = Counter(document["seen"]), Counter(document["spread"])
         tally.counts = {name: Counter(value) for name, value in document["counts"].items()}
         return tally
 

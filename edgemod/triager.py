@@ -8,7 +8,7 @@ windows that an encoder has read, is what reading them again would give.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from edgemod import decide, features, language, records, store
+from edgemod import decide, drift, features, language, records, store
 from edgemod.calibration import Calibration, FloatMatrix, Limits, Maps
 from edgemod.decide import Decided, Evidence
 from edgemod.errors import ModelError
@@ -72,6 +72,27 @@ class Cleared:
         return np.asarray(decide.below(p, self.limits).all(axis=1))
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What is known of the texts of ``records`` records, whatever thresholds are then applied."""
+
+    evidence: Evidence
+    owner: npt.NDArray[np.int32]
+    """(texts,) the record of each text, ascending."""
+    failed: npt.NDArray[np.bool_]
+    """(texts,) the language model could not score it."""
+    records: int
+
+    def verdicts(
+        self, policy: Policy, filter_limits: Limits, model_limits: Limits
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+        """Verdict and category, int8 (records,), that a run with these thresholds would give."""
+        decided = decide.decide(self.evidence, policy, filter_limits, model_limits)
+        decided = decide.fail(decided, np.flatnonzero(self.failed & decided.pending))
+        text_of, _ = decide.fold(decided, self.owner, self.records, policy)
+        return decided.verdict[text_of], decided.category[text_of]
+
+
 class Triager:
     """The loaded pipeline for one policy, filter, language model and calibration.
 
@@ -98,11 +119,16 @@ class Triager:
         self.model: Model | None = None
         if model is not None and "model" in self.policy.stages:
             self.model = open_model(model, policy=self.policy, threads=threads)
+        prints = self.policy.fingerprint, self.model.fingerprint if self.model else "none"
+        base.check_certificate(*prints)
         self.calibration = base if self.model is None else base.for_model(self.model.fingerprint)
         self._filter_limits = self.calibration.thresholds("filter", self.policy)
-        self._cleared = Cleared(self.filter, self.calibration.maps["filter"], self._filter_limits)
+        unread = self.calibration.unread_below(self.policy)
+        self._cleared = Cleared(self.filter, self.calibration.maps["filter"], unread)
         answers = OUTPUTS if self.model is None else self.model.answers
         self._model_limits = self.calibration.thresholds("model", self.policy, answers)
+        certified = self.calibration.certificate or {}
+        self._edges = certified["scores"]["edges"] if certified.get("scores") else None
         self._reasons = pa.array(decide.reasons(self.policy), pa.string())
 
     def __enter__(self) -> Triager:
@@ -172,7 +198,8 @@ class Triager:
         tally.unique_texts = len(texts)
         tally.characters = pc.sum(pc.utf8_length(texts)).as_py() or 0
 
-        decided_unique = self._decide_texts(texts, contexts, tally, use_model=effort == "all")
+        times = np.bincount(code, minlength=len(texts))
+        decided_unique = self._decide_texts(texts, contexts, times, tally, effort == "all")
         decided = _spread(decided_unique, status, readable, code, self.policy)
 
         owner = np.array(chunk.texts["record"], np.int32)
@@ -187,13 +214,30 @@ class Triager:
         self,
         texts: pa.LargeStringArray,
         contexts: pa.LargeStringArray,
+        times: npt.NDArray[np.int64],
         tally: Tally,
-        *,
         use_model: bool,
     ) -> Decided:
-        """Every distinct readable text through the cascade."""
-        n = len(texts)
-        stages = self.policy.stages
+        """Every distinct readable text, which is there ``times`` times, through the cascade."""
+        evidence, scores = self._by_filter(texts, tally)
+        if scores is not None and self._edges is not None:
+            p = self.calibration.maps["filter"].probabilities(scores, None)[:, -1]
+            found = np.bincount(drift.bins(p, self._edges), times, len(self._edges) + 1)
+            tally.spread.update({str(i): int(count) for i, count in enumerate(found)})
+        decided = self._decide(evidence)
+        if self.model is None or not decided.pending.any():
+            return decided
+        rows = np.flatnonzero(decided.pending)
+        if not use_model:
+            return decide.fail(decided, rows)
+        evidence, missed = self._by_model(evidence, scores, rows, texts, contexts, tally)
+        return decide.fail(self._decide(evidence), missed)
+
+    def _by_filter(
+        self, texts: pa.LargeStringArray, tally: Tally
+    ) -> tuple[Evidence, FloatMatrix | None]:
+        """What features and filter say of texts, and the filter's scores where it ran."""
+        n, stages = len(texts), self.policy.stages
         with tally.timed("features"):
             measured = features.extract(texts, self.lexicons)
             status = np.zeros(n, np.int8)
@@ -208,29 +252,31 @@ class Triager:
                 if "filter" in stages:
                     p_filter = self.calibration.probabilities("filter", scores)
             tally.seen["filter"] += n
-        evidence = Evidence(status, measured.values, measured.hits, p_filter, None)
-        decided = self._decide(evidence)
-        if self.model is None or not decided.pending.any():
-            return decided
-        rows = np.flatnonzero(decided.pending)
-        if use_model:
-            with tally.timed("model"):
-                chosen = pa.array(rows)
-                cleared = self._cleared if "filter" in stages else None
-                answer = self.model.score(texts.take(chosen), contexts.take(chosen), cleared)
-            tally.seen["model"] += len(rows)
-            tally.tokens += int(answer.tokens.sum())
-            tally.windows += int(answer.windows.sum())
-            tally.windowed_texts += int((answer.windows > 1).sum())
-            p_model = np.full((n, len(OUTPUTS)), np.nan, np.float32)
-            assert scores is not None
-            p_model[rows] = self.calibration.probabilities("cascade", scores[rows], answer.scores)
-            decided = self._decide(
-                Evidence(status, measured.values, measured.hits, p_filter, p_model)
-            )
-            missed = np.isnan(answer.scores).all(axis=1)
-            return decide.fail(decided, rows[missed])
-        return decide.fail(decided, rows)
+        return Evidence(status, measured.values, measured.hits, p_filter, None), scores
+
+    def _by_model(
+        self,
+        evidence: Evidence,
+        scores: FloatMatrix | None,
+        rows: npt.NDArray[np.int64],
+        texts: pa.LargeStringArray,
+        contexts: pa.LargeStringArray,
+        tally: Tally,
+    ) -> tuple[Evidence, npt.NDArray[np.int64]]:
+        """The evidence with what the language model says of ``rows``, and those it failed on."""
+        assert self.model is not None
+        assert scores is not None
+        with tally.timed("model"):
+            chosen = pa.array(rows)
+            cleared = self._cleared if "filter" in self.policy.stages else None
+            answer = self.model.score(texts.take(chosen), contexts.take(chosen), cleared)
+        tally.seen["model"] += len(rows)
+        tally.tokens += int(answer.tokens.sum())
+        tally.windows += int(answer.windows.sum())
+        tally.windowed_texts += int((answer.windows > 1).sum())
+        p = np.full((len(texts), len(OUTPUTS)), np.nan, np.float32)
+        p[rows] = self.calibration.probabilities("cascade", scores[rows], answer.scores)
+        return replace(evidence, model=p), rows[np.isnan(answer.scores).all(axis=1)]
 
     def _decide(self, evidence: Evidence) -> Decided:
         return decide.decide(evidence, self.policy, self._filter_limits, self._model_limits)
@@ -274,6 +320,39 @@ class Triager:
             values = np.ascontiguousarray(greatest[:, k])
             columns[name] = pa.array(values, pa.float32(), mask=np.isnan(values))
         return pa.RecordBatch.from_pydict(columns, schema=DECISIONS)
+
+    def examine(self, chunk: Chunk) -> Examined:
+        """Everything that a run may come to know of a chunk, verdicts not yet given.
+
+        The language model reads every text that it can, and of long ones the pieces that it would
+        in a run.
+        """
+        status = np.array(chunk.texts["status"], np.int8)
+        readable = np.flatnonzero(status == Status.ok)
+        reads_context = self.model is not None and self.model.kind == "guard"
+        (texts, contexts), code = _unique(chunk, readable, reads_context)
+        evidence, scores = self._by_filter(texts, Tally())
+        failed = np.zeros(len(texts), bool)
+        if self.model is not None and len(texts):
+            rows = np.arange(len(texts))
+            evidence, missed = self._by_model(evidence, scores, rows, texts, contexts, Tally())
+            failed[missed] = True
+
+        def spread(values: npt.NDArray[Any], missing: float) -> npt.NDArray[Any]:
+            full = np.full((len(status), *values.shape[1:]), missing, values.dtype)
+            full[readable] = values[code]
+            return full
+
+        status[readable] = evidence.status[code]
+        every = Evidence(
+            status=status,
+            features=spread(evidence.features, 0),
+            hits=spread(evidence.hits, 0),
+            filter=None if evidence.filter is None else spread(evidence.filter, np.nan),
+            model=None if evidence.model is None else spread(evidence.model, np.nan),
+        )
+        owner = np.array(chunk.texts["record"], np.int32)
+        return Examined(every, owner, spread(failed, False), chunk.records.num_rows)
 
     # -- scores ------------------------------------------------------------------------------
 

@@ -107,6 +107,7 @@ def main() -> None:
         ready = {
             "fingerprints": triager.fingerprints(),
             "note": triager.calibration.note,
+            "certificate": triager.calibration.certificate,
             "max_text_bytes": triager.policy.max_text_bytes,
         }
         send(answers, ready)

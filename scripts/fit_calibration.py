@@ -11,9 +11,8 @@ risks are those of rows as people wrote and labelled them.
 
 Thresholds are class-conditional (see edgemod/calibration.py). A stage clears a record only if
 every output is below its threshold, so the miss rate that counts is that of all thresholds
-together: they are the same quantile of each output's violating rows, the largest for which no
-category has more than the target share of its violating rows cleared. Flagging needs one output
-only, so each has its own target of false positives.
+together: they are raised, first in common and then one by one, until no category can spare more
+(fitting.py). Flagging needs one output only, so each has its own target of false positives.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from edgemod import calibration, decide, features, store
+from edgemod import calibration, decide, features, fitting, store
 from edgemod.filter import Filter
 from edgemod.parts import write_bytes
 from edgemod.policy import load_policy
@@ -208,10 +207,10 @@ def _maps(
         answers = labels[known, k]
         weights = [1.0] * len(scores)
         if len(scores) == 2:
-            own, beside, _ = calibration.fit_map(np.stack(scores, axis=1)[known], answers)
+            own, beside, _ = fitting.fit_map(np.stack(scores, axis=1)[known], answers)
             weights[1] = FILTER_SHARE * max(beside, 0.0) / max(own, 1e-6)
         joined = np.average(scores, axis=0, weights=weights)[known] * sum(weights)
-        slope, bias = calibration.fit_map(joined, answers)
+        slope, bias = fitting.fit_map(joined, answers)
         parts = {"model": 0.0, "filter": 0.0, "bias": float(bias)}
         read = [part for part, s in (("model", model), ("filter", filter)) if s is not None]
         parts |= {part: float(slope * w) for part, w in zip(read, weights, strict=True)}
@@ -234,13 +233,14 @@ def _thresholds(
     Texts written to be hard count for flags alone: half of them violate, which is no one's archive.
     """
     chosen = {}
-    # Nothing is cleared that is likelier than not to violate, whatever a quantile says.
-    clear = [min(c, 0.5) for c in _joint(p[usual], labels[usual], miss_rate)]
+    ladder = fitting.Ladder.of(p[usual], labels[usual])
+    steps = fitting.clear_steps(ladder.needs(p[usual]), labels[usual], miss_rate)
+    clear = ladder.at(steps).tolist()
     for k, name in enumerate(OUTPUTS):
         limits = [max(clear[k], 0.5)]
         for some, most in ((usual, false_positives), (hard, HARD_FALSE_POSITIVES)):
             harmless = p[some & (labels[:, k] == 0), k]
-            limits.append(calibration.flag_threshold(harmless, most))
+            limits.append(fitting.flag_threshold(harmless, most))
         never = name not in flags or math.isinf(max(limits))
         chosen[name] = {"clear_below": clear[k], "flag_above": None if never else max(limits)}
     return chosen
@@ -261,19 +261,6 @@ def _table(maps: dict[str, dict[str, float]]) -> calibration.Maps:
         for part in ("model", "filter", "bias")
     }
     return calibration.Maps(**columns)
-
-
-def _joint(p: Floats, labels: npt.NDArray[np.int8], miss_rate: float) -> list[float]:
-    """Clear thresholds (K,): the largest common quantile that keeps every joint miss rate."""
-    for quantile in np.arange(0.60, 0.0, -0.005):
-        clear = [
-            calibration.clear_threshold(p[labels[:, k] == 1, k], float(quantile))
-            for k in range(len(OUTPUTS))
-        ]
-        cleared = np.asarray((p < np.array(clear, np.float32)).all(axis=1))
-        if all(cleared[labels[:, k] == 1].mean() <= miss_rate for k in range(len(OUTPUTS))):
-            return clear
-    return [0.0] * len(OUTPUTS)
 
 
 def _risks(

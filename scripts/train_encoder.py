@@ -62,6 +62,7 @@ from make_encoder import gguf_name, source_folder
 from teachers import OPINIONS, PROFANITY, opinions
 from train_filter import join
 from training_data import (
+    QUIET_TOPICS,
     TrainingData,
     bury,
     concatenate,
@@ -95,12 +96,13 @@ STYLES: Final = {
     "wiki": "context_toxicity jigsaw_wiki_binary jigsaw_wiki_multilabel",
     "forum": "archive weak_topics joined buried decorated disguised edos online_misogyny "
     "toxic_spans_semeval",
-    "written requests": "written/chats written/cyber written/everyday written/request_pairs "
-    "written/requests",
-    "written replies": "written/replies written/replies_long written/reply_pairs",
-    "written talk": "written/essays written/gamechat written/groups written/groups_pairs "
-    "written/intimate written/long written/news written/posts written/selfharm written/sexual "
-    "written/stories written/tweets written/violence written/webtexts",
+    "written requests": "written/chat_prompts written/chats written/cyber written/everyday "
+    "written/request_contrasts written/request_pairs written/requests written/technical",
+    "written replies": "written/answers written/replies written/replies_long written/reply_pairs",
+    "written talk": "written/comments written/essays written/forum_talk written/gamechat "
+    "written/groups written/groups_pairs written/intimate written/long written/news written/posts "
+    "written/selfharm written/sexual written/stories written/tweets written/violence "
+    "written/web_passages written/webtexts",
     "messages": "sms_spam sms_smishing tg_spam presidio_synth_pii",
 }
 """Sets that share an offset; every other set has one of its own."""
@@ -169,11 +171,13 @@ def pools(data: Path, config: dict[str, Any]) -> Pool:
     importance = _importance(targets, draw, names, config["rare"])
     opinion = opinions(texts)
     targets[:, TEACHERS:], importance[:, TEACHERS:] = opinion, config["teacher"]
-    is_archive = np.isin(names, ("archive", "tasks"))
+    posts = np.isin(names, ("archive", "tasks", *(f"reddit/{topic}" for topic in QUIET_TOPICS)))
     both = [OPINIONS.index(name) for name in (PROFANITY, "toxic")]
-    toxic = opinion[is_archive][:, both].mean(axis=1)
-    targets[is_archive, OUTPUTS.index("toxic")] = toxic.clip(0.02, 0.98)
-    targets[is_archive, OUTPUTS.index(ANY)] = toxic.clip(0.04, 0.96)
+    toxic = opinion[posts][:, both].mean(axis=1)
+    for output, least in (("toxic", 0.02), (ANY, 0.04)):
+        k = OUTPUTS.index(output)
+        targets[posts, k] = toxic.clip(least, 1 - least)
+        importance[posts, k] = config["taught"]
     for output, name in TAUGHT.items():
         k = OUTPUTS.index(output)
         unknown = np.isnan(targets[:, k])
@@ -331,9 +335,15 @@ def batches(
 
 
 def loss_of(
-    network: Network, pool: Pool, batch: tuple[Any, ...], decay: float, smooth: float
+    network: Network, pool: Pool, batch: tuple[Any, ...], config: dict[str, Any]
 ) -> torch.Tensor:
-    """The mean logistic loss of a batch, and what the offsets cost."""
+    """The mean logistic loss of a batch, and what the offsets cost.
+
+    A label that the network holds for unlikely counts for less, by its probability to the power
+    ``doubt``: the gradient of the generalised cross entropy (Zhang and Sabuncu 2018, "Generalized
+    cross entropy loss for training deep neural networks with noisy labels"). Nought counts all
+    labels alike.
+    """
     rows, ids, mask, owner = batch
     scores = network(ids, mask)
     index = owner[:, None].expand_as(scores)
@@ -343,9 +353,14 @@ def loss_of(
     importance = torch.from_numpy(pool.importance[rows])
     offsets = network.offsets[torch.from_numpy(pool.style[rows])]
     shifted = torch.cat((greatest[:, :TEACHERS] + offsets, greatest[:, TEACHERS:]), 1)
-    wanted = targets.nan_to_num(0.0) * (1 - 2 * smooth) + smooth
-    each = functional.binary_cross_entropy_with_logits(shifted, wanted, importance, reduction="sum")
-    return each / importance.sum().clamp_min(1.0) + decay * network.offsets.square().mean()
+    wanted = targets.nan_to_num(0.0) * (1 - 2 * config["smooth"]) + config["smooth"]
+    given = shifted.detach().sigmoid()
+    likely = torch.where(wanted >= 0.5, given, 1 - given) ** config["doubt"]
+    likely[:, TEACHERS:] = 1.0  # opinions are no labels
+    weight = importance * likely
+    each = functional.binary_cross_entropy_with_logits(shifted, wanted, weight, reduction="sum")
+    cost = config["offset_decay"] * network.offsets.square().mean()
+    return each / importance.sum().clamp_min(1.0) + cost
 
 
 def optimiser_of(network: Network, config: dict[str, Any]) -> torch.optim.Optimizer:
@@ -469,7 +484,7 @@ def train(
         for batch in batches(rows, tokens, config, part):
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * rate_at(seen, config)
-            loss = loss_of(network, pool, batch, config["offset_decay"], config["smooth"])
+            loss = loss_of(network, pool, batch, config)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()

@@ -116,11 +116,15 @@ _PLACEHOLDERS: Final = {
 """What publishers put in the place of names, and what other texts have there: a mark of one set
 would stand in for its labels."""
 
+_QUIET: Final = ("hate", "threat_violence", "sexual", "self_harm", "spam_scam", "illicit", "pii")
+"""What hardly any post of a quiet topic is. It may be rude all the same: models that were told
+otherwise ranked rude talk elsewhere worse (docs/models.md)."""
+
 _TOPICS: Final[tuple[tuple[str, dict[str, int]], ...]] = (
     (
         "techsupport talesfromtechsupport TalesFromRetail legaladvice personalfinance penpals "
         "AskMen AskWomen relationships relationship_advice tifu lockpicking netsec polyamory",
-        dict.fromkeys(OUTPUTS, 0),
+        dict.fromkeys(_QUIET, 0),
     ),
     (  # Pictures: titles only, short, some of them suggestive.
         "feet happygirls hotties nextdoorasians AsianCuties",
@@ -160,8 +164,10 @@ REQUESTS: Final = (
     "requests",
     "written/cyber",
     "written/everyday",
+    "written/request_contrasts",
     "written/request_pairs",
     "written/requests",
+    "written/technical",
 )
 """Sets of requests to an assistant, which ``frame`` puts into frames."""
 
@@ -174,6 +180,9 @@ _OVERLAPPING: Final = ("harassment", "pii", "toxic", ANY)
 
 WEAK_TOPICS: Final = {topic: labels for topics, labels in _TOPICS for topic in topics.split()}
 """Subreddit -> weak labels. Topics with no clear reading (4chan, TheRedPill) are left out."""
+
+QUIET_TOPICS: Final = tuple(_TOPICS[0][0].split())
+"""The first of them, which are about nothing that a policy names."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +275,7 @@ def load_train(data: Path) -> TrainingData:
 def load_weak_topics(data: Path) -> TrainingData:
     """Posts (title, new line, body) whose subreddit is a weak label; see ``WEAK_TOPICS``.
 
-    Where every label of a topic is 0, the title of a longer post is a row of its own as well:
+    Where no label of a topic is 1, the title of a longer post is a row of its own as well:
     most posts of an archive are no more than a title.
     """
     table = pq.read_table(data / "archive" / "reddit_weak_topics.parquet")

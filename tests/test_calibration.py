@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from edgemod import calibration
 from edgemod.calibration import Calibration
@@ -122,57 +120,6 @@ def test_missing_file_and_wrong_filter(tmp_path: Path) -> None:
         CalibrationError, match="was made for filter ffffffffffff, not 000000000000"
     ):
         made.check_filter("0" * 64)
-
-
-def test_fit_map_recovers_a_known_map() -> None:
-    rng = np.random.default_rng(0)
-    scores = rng.normal(size=(40_000, 2)) * 2
-    odds = scores @ [1.5, -0.5] + 0.7
-    labels = (rng.random(len(odds)) < 1 / (1 + np.exp(-odds))).astype(np.int8)
-    np.testing.assert_allclose(calibration.fit_map(scores, labels), [1.5, -0.5, 0.7], atol=0.06)
-
-
-def test_fit_map_survives_separable_and_refuses_one_class() -> None:
-    beta = calibration.fit_map(np.array([-1.0, 1.0]), np.array([0, 1], np.int8))
-    assert np.isfinite(beta).all()
-    assert beta[0] > 0
-    with pytest.raises(ValueError, match="both kinds"):
-        calibration.fit_map(np.zeros(3), np.zeros(3, np.int8))
-
-
-probabilities = st.lists(st.floats(0, 1, width=32), min_size=0, max_size=60)
-
-
-@settings(deadline=None)
-@given(probabilities, st.sampled_from([0.02, 0.05, 0.3]))
-def test_clear_threshold_is_the_largest_that_keeps_the_miss_rate(
-    p: list[float], rate: float
-) -> None:
-    values = np.array(p, np.float32)
-    threshold = calibration.clear_threshold(values, rate)
-    if len(values) * rate < 1:
-        assert threshold == 0
-        return
-    assert (values < threshold).mean() <= rate
-    above = np.unique(values[values > threshold])
-    if len(above):
-        assert (values < above[0]).mean() > rate
-
-
-@settings(deadline=None)
-@given(probabilities, st.sampled_from([0.02, 0.05, 0.3]))
-def test_flag_threshold_is_the_smallest_that_keeps_false_positives(
-    p: list[float], rate: float
-) -> None:
-    values = np.array(p, np.float32)
-    threshold = calibration.flag_threshold(values, rate)
-    if len(values) * rate < 1:
-        assert math.isinf(threshold)
-        return
-    assert (values >= np.float32(threshold)).mean() <= rate
-    below = np.unique(values[values < np.float32(threshold)])
-    if len(below):
-        assert (values >= below[-1]).mean() > rate
 
 
 def test_sigmoid_is_stable() -> None:

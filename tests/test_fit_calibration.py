@@ -22,28 +22,6 @@ def drawn(n: int, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]
     return calibration.sigmoid(odds), labels
 
 
-def missed(p: Any, labels: Any, clear: Any) -> list[float]:
-    cleared = (p < np.array(clear, np.float32)).all(axis=1)
-    return [float(cleared[labels[:, k] == 1].mean()) for k in range(K)]
-
-
-def test_joint_thresholds_keep_every_miss_rate_and_could_not_be_much_greater() -> None:
-    p, labels = drawn(4000, 1)
-    clear = fit_calibration._joint(p, labels, 0.02)
-    assert 0 < max(missed(p, labels, clear)) <= 0.02
-    # The next quantile passes the target for some output.
-    quantile = next(
-        q
-        for q in np.arange(0.60, 0.0, -0.005)
-        if calibration.clear_threshold(p[labels[:, 0] == 1, 0], float(q)) == clear[0]
-    )
-    more = [
-        calibration.clear_threshold(p[labels[:, k] == 1, k], float(quantile + 0.005))
-        for k in range(K)
-    ]
-    assert max(missed(p, labels, more)) > 0.02
-
-
 def test_both_stages_in_a_row_are_counted_as_a_run_decides() -> None:
     first, labels = drawn(500, 3)
     second, _ = drawn(500, 4)
@@ -109,8 +87,10 @@ def test_a_flag_threshold_holds_among_all_texts_and_among_hard_ones() -> None:
         if flag is not None:
             assert (p[~hard & (labels[:, k] == 0), k] >= flag).mean() <= 0.01
             assert 0.01 < (p[hard & (labels[:, k] == 0), k] >= flag).mean() <= 0.02
-    clear = [chosen[name]["clear_below"] for name in OUTPUTS]
-    assert clear == [min(c, 0.5) for c in fit_calibration._joint(p[~hard], labels[~hard], 0.05)]
+    clear = np.array([chosen[name]["clear_below"] for name in OUTPUTS], np.float32)
+    cleared = (p < clear).all(axis=1) & ~hard
+    missed = [cleared[~hard & (labels[:, k] == 1)].mean() for k in range(K)]
+    assert 0 < max(missed) <= 0.05
 
 
 def test_few_hard_texts_flag_nothing() -> None:

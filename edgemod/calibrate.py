@@ -1,0 +1,304 @@
+"""``calibrate()``: a user's labels to a calibration with a certificate, or a plain "not certified".
+
+Reads the labels, runs the models as a triage would, and writes what certificate.py finds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemod import calibration as calibrations
+from edgemod import drift, formats, records, scoring
+from edgemod.certificate import Case, Found, Goal, find
+from edgemod.decide import Evidence
+from edgemod.errors import InputError
+from edgemod.formats import Rows
+from edgemod.labels import UNSAFE, read_groups, read_inclusion, read_labels
+from edgemod.metrics import Labels
+from edgemod.parts import write_bytes
+from edgemod.policy import Policy
+from edgemod.records import Columns
+from edgemod.scoring import Threads
+from edgemod.sources import Source, check_unchanged
+from edgemod.triager import Examined, Triager
+from edgemod.words import ANY, OUTPUTS
+
+UNCERTIFIED: Final = ("review", "default")
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What ``calibrate`` found and wrote."""
+
+    found: Found
+    labels: dict[str, tuple[int, int]]
+    """Records that violate and that do not, by label."""
+    note: str
+    certificate: dict[str, Any]
+
+
+def calibrate(
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    text: str | Sequence[str] = (),
+    conversation: str | None = None,
+    labels: Sequence[str] | None = None,
+    by: str | None = None,
+    max_miss_rate: float = 0.02,
+    max_false_flag_rate: float = 0.05,
+    delta: float = 0.05,
+    review_budget: float | None = None,
+    uncertified: str = "review",
+    seed: int = 0,
+    policy: Policy | str | Path | None = None,
+    model: str | None = "default",
+    calibration: str | Path | None = None,
+    workers: int = 1,
+    on_notice: Callable[[str], None] | None = None,
+) -> Calibrated:
+    """Fit a calibration to labelled Parquet files, certify what it can, and write it to ``out``.
+
+    ``labels``: columns of 1, 0 and null named after categories, ``any`` or ``unsafe``; by default
+    those that the files have. Where no column says so, a record violates ``any`` if it violates a
+    labelled category, and does not if it has all labels and violates none. A column
+    ``inclusion_probability`` is the chance that each record had of being drawn; without it all are
+    taken to be drawn alike. ``by``: a column of strata for each of which the miss rates shall hold.
+    The other names as in ``certificate.Goal`` and ``edgemod.triage``; ``uncertified`` as in
+    ``certificate.find``. ``seed`` of the halving.
+
+    Raises InputError for a file, column, label or share that will not do; PolicyError, ModelError
+    and CalibrationError as Triager does; OutputError if ``out`` cannot be written.
+    """
+    goal = Goal(max_miss_rate, max_false_flag_rate, delta, review_budget)
+    goal.check()
+    if uncertified not in UNCERTIFIED:
+        raise InputError(f"uncertified is {uncertified!r}", fix=f"Choose of {UNCERTIFIED}.")
+    sources = records.discover([inputs] if isinstance(inputs, str | Path) else inputs)
+    columns = records.resolve_columns(
+        sources, text=(text,) if isinstance(text, str) else text, conversation=conversation
+    )
+    answers = [read_labels(source, labels) for source in sources]
+    inclusion = [read_inclusion(source) for source in sources]
+    strata = [read_groups(source, by) for source in sources] if by else None
+    if any(part is None for part in inclusion) and not all(part is None for part in inclusion):
+        without = next(s.path for s, part in zip(sources, inclusion, strict=True) if part is None)
+        raise InputError(
+            "has no column inclusion_probability, which other files have",
+            where=without,
+            fix="Calibrate on files that were drawn in one way.",
+        )
+    if on_notice:
+        for notice in scoring.text_notices(columns):
+            on_notice(notice)
+    matrix, names = joined_labels(answers)
+    kept = np.asarray((matrix >= 0).any(axis=1))
+    opened = partial(Triager, policy, model, calibration=calibration)
+    with opened() as first:
+        if first.calibration.certificate is not None:
+            raise InputError(
+                "was itself made by 'edgemod calibrate'",
+                where=str(calibration),
+                fix="Start from the shipped one: leave --calibration out.",
+            )
+        examined = _examined(opened, sources, columns, workers, kept)
+        case = Case(
+            examined=examined,
+            labels=matrix[kept],
+            asked=_asked(first, names, matrix[kept], on_notice),
+            policy=first.policy,
+            calibration=first.calibration,
+            answers=tuple(OUTPUTS if first.model is None else first.model.answers),
+            has_model=first.model is not None,
+            weights=_weights(inclusion, kept),
+            strata=None if strata is None else np.concatenate(strata)[kept],
+        )
+        choosing = np.random.default_rng(seed).permutation(len(case.labels)) % 2 == 0
+        found = find(case, choosing, goal, uncertified=uncertified)
+        counts = {
+            name: (int((column == 1).sum()), int((column == 0).sum()))
+            for name, column in zip(OUTPUTS, case.labels.T, strict=True)
+            if name in case.asked
+        }
+        note = _note(found, goal, len(case.labels))
+        certificate = {
+            "method": "half of the labels to choose, half to test: intersection-union tests of "
+            "every claim in a fixed sequence of settings, "
+            + ("bets on weighted records" if case.weights is not None else "exact binomial"),
+            "means": {
+                "miss": "share of the records that violate which the run clears",
+                "false flag": "share of the records that the run flags which do not violate",
+            },
+            "goal": dataclasses.asdict(goal),
+            "holds": holds(found, goal),
+            "risks": [dataclasses.asdict(risk) for risk in found.risks],
+            "verdicts": found.shares,
+            "policy": first.policy.fingerprint,
+            "model": first.model.fingerprint if first.model else "none",
+            "labels": {
+                "files": records.fingerprint(sources),
+                "records": len(case.labels),
+                "violate, do not": counts,
+                "drawn by known chances": case.weights is not None,
+                "strata": by,
+                "seed": seed,
+            },
+            "not asked": sorted(case.held_by - {*case.asked}),
+            "scores": _histogram(case),
+        }
+        base = first.calibration
+        document = calibrations.document_of(
+            replace(
+                base,
+                note=note,
+                limits=found.limits,
+                curves=found.curves,
+                reading=base.reading or base.limits["filter"],
+                certificate=certificate,
+            )
+        )
+    document["made"] = datetime.now(UTC).date().isoformat()
+    write_bytes(Path(out), (json.dumps(document, indent=1) + "\n").encode())
+    calibrations.Calibration.load(Path(out))
+    return Calibrated(found, counts, note, certificate)
+
+
+def holds(found: Found, goal: Goal) -> bool:
+    """Whether every claim that was made is certified."""
+    return all(risk.certified for risk in found.risks)
+
+
+def joined_labels(answers: Sequence[dict[str, Labels]]) -> tuple[Labels, set[str]]:
+    """The labels of all files as one matrix (n, 10), and the outputs that have some."""
+    parts, names = [], set()
+    for given in answers:
+        rows = len(next(iter(given.values())))
+        matrix = np.full((rows, len(OUTPUTS)), -1, np.int8)
+        for name, column in given.items():
+            k = OUTPUTS.index(ANY if name == UNSAFE else name)
+            matrix[:, k] = np.maximum(matrix[:, k], column)
+            if (column >= 0).any():
+                names.add(OUTPUTS[k])
+        parts.append(matrix)
+    labels = np.concatenate(parts)
+    each = labels[:, [OUTPUTS.index(name) for name in names - {ANY}]]
+    violates, known = (each == 1).any(axis=1), (each >= 0).all(axis=1) & (each.shape[1] > 0)
+    if ANY not in names:
+        labels[known, -1] = 0
+    labels[violates, -1] = 1
+    return labels, names | {ANY}
+
+
+def _asked(
+    triager: Triager, names: set[str], labels: Labels, on_notice: Callable[[str], None] | None
+) -> tuple[str, ...]:
+    """Outputs to certify: with labels of either kind, and known to the policy and the model."""
+    tell = on_notice or (lambda _: None)
+    enabled = {ANY} | {category.name for category in triager.policy.categories}
+    if triager.model is not None:
+        enabled &= {ANY, *triager.model.answers}
+    asked = []
+    for name, column in zip(OUTPUTS, labels.T, strict=True):
+        if name not in names:
+            continue
+        if name not in enabled:
+            tell(f"labels of {name} are left out: neither policy nor model asks about it")
+        elif not (column == 1).any():
+            tell(f"no labelled record violates {name}: it keeps its thresholds, uncertified")
+        elif not (column == 0).any():
+            tell(f"no labelled record is known not to violate {name}: it is left out")
+        else:
+            asked.append(name)
+    if not asked:
+        raise InputError(
+            "no category has labelled records of either kind, violating and not",
+            where="calibrate",
+            fix="Label more records; null is unknown, so write 0 for those that do not violate.",
+        )
+    return tuple(asked)
+
+
+def _weights(
+    inclusion: Sequence[npt.NDArray[np.float64] | None], kept: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64] | None:
+    """Inverse chances of being drawn of the kept records; None where all were drawn alike."""
+    parts = [part for part in inclusion if part is not None]
+    if not parts:
+        return None
+    weights = 1 / np.concatenate(parts)[kept]
+    return None if (weights == weights[0]).all() else weights
+
+
+def _examined(
+    opened: Callable[[], Triager],
+    sources: Sequence[Source],
+    columns: Columns,
+    workers: int,
+    kept: npt.NDArray[np.bool_],
+) -> Examined:
+    """Everything the models say of the kept records, in order."""
+    names = [name for name in (*columns.text, columns.conversation) if name]
+
+    def examine(triager: Triager, run: Rows) -> Examined:
+        limit = triager.policy.max_text_bytes
+        return triager.examine(records.chunk_of(run, columns, max_text_bytes=limit))
+
+    parts: list[Examined] = []
+    start = 0
+    with Threads(opened, workers) as threads:
+        for source in sources:
+            count = source.rows or 0
+            rows = np.flatnonzero(kept[start : start + count])
+            start += count
+            units = scoring.in_units(formats.only(formats.rows(source, names), rows))
+            parts += threads.map(examine, units)
+            check_unchanged(source)
+    starts = np.cumsum([0, *(part.records for part in parts)])
+    owner = [part.owner + first for part, first in zip(parts, starts, strict=False)]
+
+    def end_to_end(name: str) -> Any:
+        values = [getattr(part.evidence, name) for part in parts]
+        return None if values[0] is None else np.concatenate(values)
+
+    evidence = Evidence(*(end_to_end(f.name) for f in dataclasses.fields(Evidence)))
+    failed = np.concatenate([part.failed for part in parts])
+    return Examined(evidence, np.concatenate(owner).astype(np.int32), failed, int(starts[-1]))
+
+
+def _histogram(case: Case) -> dict[str, Any] | None:
+    """How the filter's probabilities of ``any`` are spread over the labelled texts."""
+    p = case.examined.evidence.filter
+    if p is None:
+        return None
+    weights = np.ones(len(p)) if case.weights is None else case.weights[case.examined.owner]
+    rows = np.isfinite(p[:, -1])
+    return drift.spread(p[rows, -1], weights[rows]) if rows.any() else None
+
+
+def _note(found: Found, goal: Goal, n: int) -> str:
+    sure = f"{1 - goal.delta:.0%} sure"
+    if goal.review_budget is not None:
+        worst = max((r.bound for r in found.risks if r.side == "miss" and r.n), default=1.0)
+        return f"from {n:,} labels: at most {worst:.1%} of violating records cleared, {sure}"
+    sides = []
+    for side, most, what in (
+        ("miss", goal.max_miss_rate, "of violating records cleared"),
+        ("false flag", goal.max_false_flag_rate, "of flags wrong"),
+    ):
+        risks = [r for r in found.risks if r.side == side]
+        if all(r.certified for r in risks):
+            sides.append(f"at most {most:.1%} {what}")
+        else:
+            left = ", ".join(dict.fromkeys(r.category for r in risks if not r.certified))
+            sides.append(f"not certified: {side} rates of {left}")
+    return f"from {n:,} labels, {sure}: {'; '.join(sides)}"

@@ -1,0 +1,159 @@
+"""Do certificates hold as often as they say? A thousand draws of labels from sets that are known.
+
+    python scripts/simulate_certificates.py DATA [--draws 1000] [--labels 3000]
+
+Each of three development sets is taken for all records there are, so that the true risk of any
+setting is known. Labels are drawn from it, thresholds are certified on them as by ``edgemod
+calibrate``, and what the thresholds truly do is looked up. The page printed has, for each set and
+way of drawing, how often something was certified, how often all that was certified was true, which
+must be at least 1 - delta, and the mean review rate. Models score each set once, 5 minutes in all;
+then about a quarter of a second a draw. docs/calibration.md has the result.
+
+The ways: labels drawn alike; drawn by score, with known chances; the safest thresholds for a review
+budget, whose bounds must hold; risks that must hold in either of two strata (short and long texts).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from edgemod import records
+from edgemod.calibrate import joined_labels
+from edgemod.certificate import Case, Claim, Goal, Level, Risk, applied, find
+from edgemod.decide import Evidence
+from edgemod.records import Columns
+from edgemod.triager import Examined, Triager
+from edgemod.words import OUTPUTS
+from training_data import load_dev
+
+SETS: Final = ("surge_toxicity", "hatemoji_check", "beavertails_test_response")
+WAYS: Final = ("alike", "by score", "budget", "strata")
+GOAL: Final = Goal(max_miss_rate=0.05, max_false_flag_rate=0.05, delta=0.05)
+BUDGET: Final = 0.4
+FLOOR: Final = 0.3
+"""Share of the labels that are drawn alike where the rest are drawn by score."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What came of one draw: whether each side made claims, whether all of them were true, and the
+    true review rate."""
+
+    claimed: dict[str, bool]
+    true: dict[str, bool]
+    review: float
+
+
+def whole(data: Path, name: str) -> Case:
+    """A development set as if it were all records there are."""
+    part = load_dev(data)[name]
+    with Triager() as triager:
+        columns = Columns(("text",), None, None, None, None, None, None, ())
+        chunk = records.chunk_of(
+            pa.record_batch({"text": pa.array(part.texts, pa.large_string())}),
+            columns,
+            max_text_bytes=triager.policy.max_text_bytes,
+        )
+        given = {
+            o: part.labels[:, k] for k, o in enumerate(OUTPUTS) if (part.labels[:, k] >= 0).any()
+        }
+        labels, names = joined_labels([given])
+        return Case(
+            examined=triager.examine(chunk),
+            labels=labels,
+            asked=tuple(o for o in OUTPUTS if o in names),
+            policy=triager.policy,
+            calibration=triager.calibration,
+            answers=OUTPUTS,
+            has_model=True,
+            strata=np.where([len(text) < 120 for text in part.texts], "short", "long"),
+        )
+
+
+def taken(case: Case, rows: npt.NDArray[np.int64], weights: Any, *, by_stratum: bool) -> Case:
+    """Some records of a case, each text a record."""
+    given = case.examined.evidence
+    of: dict[str, Any] = {k: None if v is None else v[rows] for k, v in vars(given).items()}
+    evidence = Evidence(**of)
+    owner = np.arange(len(rows), dtype=np.int32)
+    return replace(
+        case,
+        examined=Examined(evidence, owner, case.examined.failed[rows], len(rows)),
+        labels=case.labels[rows],
+        weights=weights,
+        strata=case.strata[rows] if by_stratum and case.strata is not None else None,
+    )
+
+
+def draw(case: Case, way: str, count: int, seed: int) -> Drawn:
+    """Draw labels, certify, look up the truth."""
+    random = np.random.default_rng(seed)
+    n = len(case.labels)
+    goal = replace(GOAL, review_budget=BUDGET) if way == "budget" else GOAL
+    weights = None
+    if way == "by score":
+        score = np.nan_to_num(case.greatest["model"][:, -1], nan=0.5).astype(np.float64)
+        share = FLOOR / n + (1 - FLOOR) * score / score.sum()
+        chance = np.minimum(count * share, 1.0)
+        rows = np.flatnonzero(random.random(n) < chance)
+        weights = 1 / chance[rows]
+    else:
+        rows = random.integers(0, n, count)  # with replacement: from as many as one likes
+    sample = taken(case, rows, weights, by_stratum=way == "strata")
+    choosing = random.permutation(len(rows)) % 2 == 0
+    found = find(sample, choosing, goal)
+    everywhere = applied(case if way == "strata" else replace(case, strata=None), found)
+    claimed, true = {"miss": False, "false flag": False}, {"miss": True, "false flag": True}
+    for risk in found.risks:
+        if risk.certified:
+            claimed[risk.side] = True
+            most = risk.bound if risk.target is None else risk.target
+            true[risk.side] &= truth(everywhere, risk) <= most
+    return Drawn(claimed, true, float((everywhere.verdicts[0] == 1).mean()))
+
+
+def truth(everywhere: Level, risk: Risk) -> float:
+    """The risk among all records."""
+    kind, bad = Claim(risk.side, risk.category, risk.stratum).kind_and_bad(everywhere)
+    return float(bad[kind].mean()) if kind.any() else 0.0
+
+
+@click.command(help=__doc__)
+@click.argument("data", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--draws", default=1000, show_default=True)
+@click.option("--labels", "count", default=3000, show_default=True, help="Labels a draw.")
+@click.option("--jobs", default=2, show_default=True, help="Processes.")
+def main(data: Path, draws: int, count: int, jobs: int) -> None:
+    """Draw, certify, look up, print."""
+    click.echo(
+        "| set | way | draws with a certified miss rate | all of it true "
+        "| draws with a certified false-flag rate | all of it true | mean review rate |\n"
+        "|---|---|---|---|---|---|---|"
+    )
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for name in SETS:
+            case = whole(data, name)
+            for way in WAYS:
+                seeds = range(draws)
+                found = [*pool.map(partial(draw, case, way, count), seeds, chunksize=20)]
+                cells = []
+                for side in ("miss", "false flag"):
+                    made = [one for one in found if one.claimed[side]]
+                    right = sum(one.true[side] for one in made)
+                    cells += [f"{len(made)} of {draws}", f"{right} of {len(made)}"]
+                review = float(np.mean([one.review for one in found]))
+                click.echo(f"| {name} | {way} | {' | '.join(cells)} | {review:.1%} |")
+
+
+if __name__ == "__main__":
+    main()

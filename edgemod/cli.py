@@ -337,6 +337,7 @@ def score(
     metavar="A,B,...",
     help="Columns of labels, named after categories, or any, or unsafe. Default: all there are.",
 )
+@click.option("--by", metavar="COLUMN", help="Evaluate each group of this column as well.")
 @click.option(
     "--stage",
     "stages",
@@ -376,12 +377,19 @@ def score(
     metavar="N",
     help="Threads, each with its own models. Default: one for each usable core.",
 )
+@click.option(
+    "--plots",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write curves as SVG: precision and recall, risk and coverage, reliability.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def evaluate(
     data: tuple[str, ...],
     labels: str | None,
     model: str,
     workers: int | None,
+    plots: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -389,11 +397,15 @@ def evaluate(
 
     DATA is a Parquet file, a folder of them or a glob. A label column holds 1 (violates), 0 (does
     not) and null (unknown, left out). For every file and label: areas under the precision-recall
-    and the ROC curve, and the shares of violating and of harmless records that are cleared,
-    flagged and sent to review, all with 95 % intervals.
+    and the ROC curve, what comes of it at several thresholds, and the shares of violating and of
+    harmless records that are cleared, flagged and sent to review, all with 95 % intervals.
     """
     from edgemod import evaluation, pipeline, screen
 
+    if plots is not None:
+        from edgemod import plots as drawing
+
+        options["on_measured"] = drawing.Plots(plots)
     found = evaluation.evaluate(
         data,
         labels=None if labels is None else [name.strip() for name in labels.split(",")],

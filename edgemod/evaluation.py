@@ -3,8 +3,8 @@
 A label is 1 (violates), 0 (does not) or unknown, written -1 here and null in files; a record
 counts for the labels that it has. Two questions are asked of each label:
 
-- Does a probability rank violating records above harmless ones? AUPRC and AUROC of the label's own
-  probability and of ``p_any``, for each stage asked for. They depend on no threshold.
+- Does a probability rank violating records above harmless ones, and what would come of it at some
+  thresholds? Figures of the label's own probability and of ``p_any``, for each stage asked for.
 - What becomes of violating and of harmless records? The shares cleared, flagged and sent to review
   by the whole cascade, rules included.
 
@@ -25,8 +25,8 @@ import numpy.typing as npt
 from edgemod import formats, records, scoring
 from edgemod.calibration import FloatMatrix
 from edgemod.formats import Rows
-from edgemod.labels import UNSAFE, read_labels
-from edgemod.metrics import Estimate, Labels, Scores, bootstrap, wilson
+from edgemod.labels import UNSAFE, read_groups, read_labels
+from edgemod.metrics import Estimate, Labels, Scores, figures, wilson
 from edgemod.policy import Policy
 from edgemod.records import Chunk
 from edgemod.scoring import StageName, Threads
@@ -41,8 +41,8 @@ STAGES: Final = ("filter", "model", "cascade")
 class Ranking:
     """How well one probability of one stage ranks the records of a label.
 
-    ``unscored`` records have no such probability and count in nothing else here. The areas are
-    None where violating or harmless records are missing.
+    ``unscored`` records have no such probability and count in nothing else here. ``figures`` are
+    those of ``metrics.figures``, none where violating or harmless records are missing.
     """
 
     stage: StageName
@@ -50,8 +50,7 @@ class Ranking:
     n: int
     positives: int
     unscored: int
-    auprc: Estimate | None
-    auroc: Estimate | None
+    figures: dict[str, Estimate]
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,14 @@ class Shares:
 class Evaluation:
     """One label of one file: ``n`` records that have it, ``positives`` of them violating.
 
+    ``group``: the value that these records have in the column asked for, None for all records.
     ``violating`` and ``harmless`` are None unless the cascade was asked for. ``fingerprints`` are
     those of policy, filter, model and calibration.
     """
 
     file: str
     label: str
+    group: str | None
     n: int
     positives: int
     rankings: tuple[Ranking, ...]
@@ -92,6 +93,11 @@ class Measured:
     probabilities: dict[StageName, FloatMatrix]
     verdicts: npt.NDArray[np.int8] | None
 
+    def take(self, rows: npt.NDArray[np.bool_]) -> Measured:
+        """The records of a mask."""
+        verdicts = None if self.verdicts is None else self.verdicts[rows]
+        return Measured({stage: p[rows] for stage, p in self.probabilities.items()}, verdicts)
+
 
 # -- one file ----------------------------------------------------------------------------------
 
@@ -102,29 +108,44 @@ def assess(
     measured: Measured,
     fingerprints: dict[str, str],
     *,
+    flag_above: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    groups: npt.NDArray[np.str_] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> list[Evaluation]:
     """Evaluate every label, int8 (n,) of 1, 0 and -1, that some of the n records have.
 
+    ``flag_above``: thresholds (10,) by stage. ``groups`` (n,): each is evaluated by itself as well.
     Where nothing violates in the whole file, ``any`` is evaluated too: a record is harmless if it
     is so by each label that it has.
     """
     columns = {name: column for name, column in labels.items() if (column >= 0).any()}
     if columns and not {ANY, UNSAFE} & {*columns} and all((c <= 0).all() for c in columns.values()):
         columns[ANY] = np.max([*columns.values()], axis=0)
-    return [
-        _evaluation(file, name, column, measured, fingerprints, resamples, seed)
-        for name, column in columns.items()
-    ]
+    never = np.full(len(OUTPUTS), np.inf, np.float32)
+    flags = {stage: (flag_above or {}).get(stage, never) for stage in measured.probabilities}
+    evaluation = partial(
+        _evaluation, file, fingerprints=fingerprints, flags=flags, resamples=resamples, seed=seed
+    )
+    found = []
+    for name, column in columns.items():
+        found.append(evaluation(name, None, column, measured))
+        for group in [] if groups is None else np.unique(groups):
+            rows = (groups == group) & (column >= 0)
+            if rows.any():
+                found.append(evaluation(name, str(group), column[rows], measured.take(rows)))
+    return found
 
 
 def _evaluation(
     file: str,
     name: str,
+    group: str | None,
     column: Labels,
     measured: Measured,
+    *,
     fingerprints: dict[str, str],
+    flags: Mapping[StageName, npt.NDArray[np.float32]],
     resamples: int,
     seed: int,
 ) -> Evaluation:
@@ -132,12 +153,14 @@ def _evaluation(
     return Evaluation(
         file=file,
         label=name,
+        group=group,
         n=int((column >= 0).sum()),
         positives=int((column == 1).sum()),
         rankings=tuple(
-            _ranking(stage, output, column, p[:, OUTPUTS.index(output)], resamples, seed)
+            _ranking(stage, output, column, p[:, k], float(flags[stage][k]), resamples, seed)
             for stage, p in measured.probabilities.items()
             for output in dict.fromkeys((own, ANY))
+            for k in [OUTPUTS.index(output)]
         ),
         violating=_shares(measured, column == 1),
         harmless=_shares(measured, column == 0),
@@ -146,15 +169,21 @@ def _evaluation(
 
 
 def _ranking(
-    stage: StageName, output: str, column: Labels, p: Scores, resamples: int, seed: int
+    stage: StageName,
+    output: str,
+    column: Labels,
+    p: Scores,
+    flag_above: float,
+    resamples: int,
+    seed: int,
 ) -> Ranking:
     known = column >= 0
     scored = known & ~np.isnan(p)
     n, positives = int(scored.sum()), int((column[scored] == 1).sum())
-    auprc = auroc = None
+    found: dict[str, Estimate] = {}
     if 0 < positives < n:
-        auprc, auroc = bootstrap(column[scored], p[scored], resamples, seed)
-    return Ranking(stage, f"p_{output}", n, positives, int(known.sum()) - n, auprc, auroc)
+        found = figures(column[scored], p[scored], flag_above, resamples, seed)
+    return Ranking(stage, f"p_{output}", n, positives, int(known.sum()) - n, found)
 
 
 def _shares(measured: Measured, rows: npt.NDArray[np.bool_]) -> Shares | None:
@@ -201,6 +230,7 @@ def evaluate(
     *,
     text: str | Sequence[str] = (),
     labels: Sequence[str] | None = None,
+    by: str | None = None,
     stages: Sequence[StageName] = ("cascade",),
     rows: int | None = None,
     seed: int = 0,
@@ -210,16 +240,19 @@ def evaluate(
     calibration: str | Path | None = None,
     workers: int = 1,
     on_notice: Callable[[str], None] | None = None,
+    on_measured: Callable[[str, str, Labels, dict[str, Scores]], object] | None = None,
 ) -> list[Evaluation]:
     """Evaluate the stages on labelled Parquet files, file by file and label by label.
 
     ``inputs``: files, folders or globs. ``text``: the text column or several, guessed where not
     given. ``labels``: columns named after categories, ``any`` or ``unsafe``, by default those that
-    a file has. ``rows``: at most so many labelled records of each file, a sample by ``seed``.
-    ``resamples`` of the bootstrap, at least 1. ``workers``: threads, each with its own models.
-    ``on_notice`` is told what was guessed. Labels of all files are checked before anything is
-    scored. Memory holds the labels of all files, and of one file probabilities and verdicts; texts
-    are read a few hundred records at a time.
+    a file has. ``by``: a column whose groups are evaluated by themselves as well. ``rows``: at most
+    so many labelled records of each file, a sample by ``seed``. ``resamples`` of the bootstrap, at
+    least 1. ``workers``: threads, each with its own models. ``on_notice`` is told what was guessed,
+    ``on_measured`` the file, label, answers and own probabilities by stage of each label that has
+    both answers.
+    Labels of all files are checked before anything is scored. Memory holds the labels of all files,
+    and of one file probabilities and verdicts; texts are read a few hundred records at a time.
 
     Raises InputError for a file that is not Parquet, a text or label column that is missing, a
     value that is not a label, a file without a labelled record or one that changes; ModelError if
@@ -229,14 +262,15 @@ def evaluate(
     sources = records.discover([inputs] if isinstance(inputs, str | Path) else inputs)
     columns = records.resolve_columns(sources, text=(text,) if isinstance(text, str) else text)
     answers = {source: read_labels(source, labels) for source in sources}
+    groups = {source: read_groups(source, by) for source in sources} if by else {}
     if on_notice:
         for notice in scoring.text_notices(columns):
             on_notice(notice)
 
-    def measured(triager: Triager, run: Rows) -> tuple[Measured, dict[str, str]]:
+    def measured(triager: Triager, run: Rows) -> tuple[Measured, Triager]:
         limit = triager.policy.max_text_bytes
         chunk = records.chunk_of(run, columns, max_text_bytes=limit)
-        return measure(triager, chunk, stages), triager.fingerprints()
+        return measure(triager, chunk, stages), triager
 
     chosen_model = None if {*stages} == {"filter"} else model
     names = [name for name in (*columns.text, columns.conversation) if name]
@@ -249,11 +283,19 @@ def evaluate(
             units = scoring.in_units(formats.only(formats.rows(source, names), chosen))
             parts = [*threads.map(measured, units)]
             check_unchanged(source)
+            triager, whole = parts[0][1], join([part for part, _ in parts])
+            for name, column in given.items():
+                k = OUTPUTS.index(ANY if name == UNSAFE else name)
+                own: dict[str, Scores] = {s: p[:, k] for s, p in whole.probabilities.items()}
+                if on_measured and {0, 1} <= {*column[chosen].tolist()}:
+                    on_measured(source.path, name, column[chosen], own)
             found += assess(
                 source.path,
                 {name: column[chosen] for name, column in given.items()},
-                join([part for part, _ in parts]),
-                parts[0][1],
+                whole,
+                triager.fingerprints(),
+                flag_above={stage: triager.limits(stage).flag_above for stage in stages},
+                groups=groups[source][chosen] if by else None,
                 resamples=resamples,
                 seed=seed,
             )

@@ -13,6 +13,7 @@ inference"). All are 95 % intervals.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,24 +60,111 @@ def roc_auc(labels: Labels, scores: Scores) -> float:
 def bootstrap(
     labels: Labels, scores: Scores, resamples: int = 1000, seed: int = 0
 ) -> tuple[Estimate, Estimate]:
-    """AUPRC and AUROC with their bootstrap intervals; arguments as of ``average_precision``.
+    """AUPRC and AUROC with their bootstrap intervals; arguments as of ``average_precision``."""
+    cells, steps = _cells(labels, scores)
+    auprc, auroc = _resampled(cells, steps, _areas, resamples, seed)
+    return auprc, auroc
+
+
+def figures(
+    labels: Labels,
+    p: Scores,
+    flag_above: float = math.inf,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Every figure of probabilities ``p`` (n,) for labels (n,) of 0 and 1, with its interval.
+
+    - ``auprc``, ``auroc``: areas, as above.
+    - ``f1_at_half``, ``f1_at_flag_threshold``, ``f1_oracle``: F1 where what is at or over 0.5, the
+      threshold in use (0 where it is inf: nothing is flagged), or the best threshold in hindsight
+      counts as a violation. The last is what no one can know before; it is a limit, not a result.
+    - ``recall_at_fpr_1``, ``_10``: the greatest recall with at most 1, 10 % of harmless records at
+      or over the threshold.
+    - ``precision_at_recall_80``, ``_90``, ``_95``: the greatest precision with such a recall.
+    - ``review_at_miss_1``, ``_2``, ``_5``, ``_10``: the share of records that people read if all
+      below a threshold are cleared, and that clears 1, 2, 5, 10 % of the violating ones at most.
+    - ``augrc``: the area under the generalised risk-coverage curve (Traub et al. 2024, "Overcoming
+      common flaws in the evaluation of selective classification systems"): the share of records
+      that are both kept and wrong, averaged over how many are kept, the surest first; 0 to 0.5.
+    - ``ece``: expected calibration error in 15 bins of equal width (Naeini et al. 2015, "Obtaining
+      well calibrated probabilities using Bayesian binning"), 0 to 1.
+
+    Raises ValueError as ``average_precision`` does.
+    """
+    cells, steps = _cells(labels, p)
+    distinct = -np.unique(-np.asarray(p, np.float64))
+    sure, groups = np.unique(-np.abs(distinct - 0.5).round(9), return_inverse=True)
+    says = distinct >= 0.5
+    bin_of = np.minimum((distinct * _BINS).astype(np.int64), _BINS - 1)
+    at_half, at_flag = (int((distinct >= t).sum()) for t in (0.5, flag_above))
+
+    def all_of(counts: Counts) -> tuple[float, ...]:
+        harmless, violating = counts[:, 0], counts[:, 1]
+        found, false = np.cumsum(violating), np.cumsum(harmless)
+        positives, negatives = int(found[-1]), int(false[-1])
+        n = positives + negatives
+        taken = found + false
+        f1 = 2 * found / (taken + positives)
+        precision = found / np.maximum(taken, 1)
+        recall = found / positives
+        kept = np.bincount(groups, taken - np.append(0, taken[:-1]), len(sure))
+        wrong = np.bincount(groups, np.where(says, harmless, violating), len(sure))
+        risk, coverage = np.append(0, np.cumsum(wrong)) / n, np.append(0, np.cumsum(kept)) / n
+        gap = np.bincount(bin_of, distinct * (harmless + violating) - violating, _BINS)
+        return (
+            *_areas(counts),
+            float(f1[at_half - 1]) if at_half else 0.0,
+            float(f1[at_flag - 1]) if at_flag else 0.0,
+            float(f1.max()),
+            *(float(recall[false <= x * negatives].max(initial=0.0)) for x in _RATES),
+            *(float(precision[recall >= r].max()) for r in _RECALLS),
+            *(float(taken[recall >= 1 - m].min() / n) for m in _MISSES),
+            float(((risk[1:] + risk[:-1]) / 2 * np.diff(coverage)).sum()),
+            float(np.abs(gap).sum() / n),
+        )
+
+    return dict(zip(FIGURES, _resampled(cells, steps, all_of, resamples, seed), strict=True))
+
+
+_BINS: Final = 15
+_RATES: Final = (0.01, 0.10)
+_RECALLS: Final = (0.80, 0.90, 0.95)
+_MISSES: Final = (0.01, 0.02, 0.05, 0.10)
+
+FIGURES: Final = (
+    *("auprc", "auroc", "f1_at_half", "f1_at_flag_threshold", "f1_oracle"),
+    *(f"recall_at_fpr_{x:.0%}".rstrip("%") for x in _RATES),
+    *(f"precision_at_recall_{r:.0%}".rstrip("%") for r in _RECALLS),
+    *(f"review_at_miss_{m:.0%}".rstrip("%") for m in _MISSES),
+    *("augrc", "ece"),
+)
+"""Names that ``figures`` gives, in order."""
+
+
+def _resampled(
+    cells: Counts,
+    steps: int,
+    function: Callable[[Counts], tuple[float, ...]],
+    resamples: int,
+    seed: int,
+) -> list[Estimate]:
+    """Each figure of counts (steps, 2) with its bootstrap interval.
 
     The same seed and n draw the same records, so figures of one label vary together. A resample
-    with one kind of record only has no areas and is drawn again. Records are sorted once: areas
+    with one kind of record only has no areas and is drawn again. Records are sorted once: figures
     need only how many records of each kind a resample has at each score, and counting the drawn
     records gives exactly that (the counts are multinomial; Poisson counts would only be near).
     """
-    cells, steps = _cells(labels, scores)
     random = np.random.default_rng(seed)
-    drawn: list[tuple[float, float]] = []
+    drawn: list[tuple[float, ...]] = []
     while len(drawn) < resamples:
         counts = _counts(cells[random.integers(0, len(cells), len(cells))], steps)
         if counts.any(axis=0).all():
-            drawn.append(_areas(counts))
+            drawn.append(function(counts))
     low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
-    values = zip(_areas(_counts(cells, steps)), low, high, strict=True)
-    auprc, auroc = (Estimate(value, float(a), float(b)) for value, a, b in values)
-    return auprc, auroc
+    values = zip(function(_counts(cells, steps)), low, high, strict=True)
+    return [Estimate(value, float(a), float(b)) for value, a, b in values]
 
 
 def wilson(hits: int, n: int) -> Estimate | None:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -186,6 +186,21 @@ def scores(answers: Sequence[Score], first: int = 0) -> None:
             console.print(f"fired: {_shown(fired)}")
 
 
+_POINTS: Final = {
+    "F1 at .5": "f1_at_half",
+    "F1 flag": "f1_at_flag_threshold",
+    "F1 best": "f1_oracle",
+    "R 1 %": "recall_at_fpr_1",
+    "R 10 %": "recall_at_fpr_10",
+    "P 90 %": "precision_at_recall_90",
+    "read 2 %": "review_at_miss_2",
+    "read 5 %": "review_at_miss_5",
+    "AUGRC": "augrc",
+    "ECE": "ece",
+}
+"""Headings of the figures on the screen; the rest are in the JSON."""
+
+
 def evaluations(found: Sequence[Evaluation]) -> None:
     """What an evaluation found, file by file, on stdout."""
     console = _Console()
@@ -193,30 +208,38 @@ def evaluations(found: Sequence[Evaluation]) -> None:
         lines = [*of_file]
         console.print(f"[bold]{_shown(file)}[/]")
         areas = _table("label", "stage", "ranked by", "violating", "AUPRC", "AUROC")
+        points = _table("label", "stage", "ranked by", *_POINTS)
         shares = _table("label", "records", "truly", "clear", "flag", "review")
         unscored = 0
         for line in lines:
             for rank in line.rankings:
                 unscored = max(unscored, rank.unscored)
                 violating = f"{rank.positives:,} of {rank.n:,}"
-                areas.add_row(
-                    line.label,
-                    rank.stage,
-                    rank.probability,
-                    violating,
-                    area(rank.auprc),
-                    area(rank.auroc),
-                )
+                label = line.label if line.group is None else f"{line.label}, {_shown(line.group)}"
+                both = area(rank.figures.get("auprc")), area(rank.figures.get("auroc"))
+                areas.add_row(label, rank.stage, rank.probability, violating, *both)
+                if rank.figures and line.group is None:
+                    values = (f"{rank.figures[name].value:.3f}" for name in _POINTS.values())
+                    points.add_row(label, rank.stage, rank.probability, *values)
             for truly, part in (("violating", line.violating), ("harmless", line.harmless)):
                 if part and part.n:
                     decided = (part.clear, part.flag, part.review)
-                    shares.add_row(line.label, f"{part.n:,}", truly, *map(share, decided))
+                    label = line.label
+                    label += "" if line.group is None else f", {_shown(line.group)}"
+                    shares.add_row(label, f"{part.n:,}", truly, *map(share, decided))
         console.print(areas)
+        if points.row_count:
+            console.print(points)
         if shares.row_count:
             console.print(shares)
         if unscored:
             console.print(f"not scored, and not in the areas: {unscored:,}", style="yellow")
-    console.print("in brackets: 95 % intervals", style="dim")
+    console.print(
+        "in brackets: 95 % intervals; those of all figures are in --json. F1 best: with the best "
+        "threshold in hindsight. R: recall at false positives; P: precision at recall; read: share "
+        "for review at a miss rate",
+        style="dim",
+    )
 
 
 def area(found: Estimate | None) -> str:

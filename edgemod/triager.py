@@ -156,6 +156,10 @@ class Triager:
             "calibration": self.calibration.fingerprint,
         }
 
+    def limits(self, stage: Literal["filter", "model", "cascade"]) -> Limits:
+        """The thresholds (K,) in use on a stage's probabilities; of the cascade, the last ones."""
+        return self._filter_limits if stage == "filter" else self._model_limits
+
     # -- decisions ---------------------------------------------------------------------------
 
     def triage_batch(

@@ -305,7 +305,9 @@ def _areas(lines: list[Evaluation], opinions: Opinions | None) -> Iterator[str]:
         if not 0 < line.positives < line.n:
             continue
         row = [line.file, line.label, f"{line.n:,}", f"{line.positives:,}"]
-        areas = {(rank.stage, rank.probability): rank.auprc for rank in line.rankings}
+        areas = {
+            (rank.stage, rank.probability): rank.figures.get("auprc") for rank in line.rankings
+        }
         for stage in STAGES:
             own = None if line.label == ANY else areas[stage, f"p_{line.label}"]
             row += [area(own), area(areas[stage, f"p_{ANY}"])]

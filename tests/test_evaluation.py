@@ -16,12 +16,13 @@ from click.testing import CliRunner
 
 import edgemod
 import scoreboard
+from edgemod import plots
 from edgemod.encoder import Encoder
 from edgemod.errors import InputError, ModelError
 from edgemod.evaluation import Evaluation, Measured, assess, measure
 from edgemod.labels import read_labels
 from edgemod.llama import Tokens
-from edgemod.metrics import roc_auc, wilson
+from edgemod.metrics import figures, roc_auc, wilson
 from edgemod.records import Columns, chunk_of, discover
 from edgemod.triager import Triager
 from edgemod.words import OUTPUTS, Verdict
@@ -84,9 +85,7 @@ def test_unknown_labels_and_missing_scores_are_left_out() -> None:
     own, anything = line.rankings
     assert (own.probability, anything.probability) == ("p_toxic", "p_any")
     assert (own.n, own.positives, own.unscored) == (3, 1, 1)
-    assert own.auprc is not None
-    assert own.auroc is not None
-    assert (own.auprc.value, own.auroc.value) == (0.5, 0.5)
+    assert (own.figures["auprc"].value, own.figures["auroc"].value) == (0.5, 0.5)
     # The record without a score has a verdict all the same.
     assert line.violating is not None
     assert line.violating.n == 2
@@ -99,7 +98,7 @@ def test_unknown_labels_and_missing_scores_are_left_out() -> None:
 def test_one_class_has_rates_only() -> None:
     given = scored([0.9, 0.1], [FLAG, CLEAR])
     (line,) = assess("set", {"toxic": np.array([1, 1], np.int8)}, given, DIGEST)
-    assert [rank.auprc or rank.auroc for rank in line.rankings] == [None, None]
+    assert [rank.figures for rank in line.rankings] == [{}, {}]
     assert line.violating is not None
     assert line.violating.flag == wilson(1, 2)
     assert line.harmless is not None
@@ -109,7 +108,7 @@ def test_one_class_has_rates_only() -> None:
 def test_a_label_with_one_class_left_once_scored_has_no_area() -> None:
     given = scored([np.nan, 0.1], [REVIEW, CLEAR])
     (line,) = assess("set", {"toxic": np.array([1, 0], np.int8)}, given, DIGEST)
-    assert line.rankings[0].auprc is None
+    assert line.rankings[0].figures == {}
     assert (line.n, line.positives, line.rankings[0].positives) == (2, 1, 0)
 
 
@@ -229,8 +228,7 @@ def test_verdicts_and_probabilities_are_those_of_a_run(labelled: Path, triager: 
         ]
         truth, p = map(np.array, zip(*known, strict=True))
         assert rank.n == len(known)
-        assert rank.auroc is not None
-        assert rank.auroc.value == pytest.approx(roc_auc(truth, p))
+        assert rank.figures["auroc"].value == pytest.approx(roc_auc(truth, p))
     assert toxic.fingerprints == triager.fingerprints()
 
 
@@ -373,3 +371,42 @@ def test_scoreboard_writes_a_page_and_keeps_scores(tmp_path: Path) -> None:
     assert [line for line in pages[0].splitlines() if line.startswith("| benign | any | 0 | - ")]
     assert all(" to " in cell for cell in rows[2][2:])
     assert not any(text in pages[0] for text in texts[:-1])
+
+
+def test_groups_and_curves(labelled: Path, tmp_path: Path) -> None:
+    table = pq.read_table(labelled)
+    where = ["even" if i % 2 else None for i in range(table.num_rows)]
+    path = tmp_path / "grouped.parquet"
+    pq.write_table(table.append_column("where", pa.array(where, pa.string())), path)
+    command = ["evaluate", path, "--stage", "filter", "--by", "where", "--bootstrap", "5"]
+    plots = tmp_path / "plots"
+    result = run(*command, "--plots", plots, "--json")
+    assert result.returncode == 0, result.stderr
+    lines = [line for line in json.loads(result.stdout)["evaluations"] if line["label"] == "toxic"]
+    assert [line["group"] for line in lines] == [None, "", "even"]
+    assert lines[0]["n"] == lines[1]["n"] + lines[2]["n"]
+    found = lines[0]["rankings"][0]["figures"]
+    assert found["f1_oracle"]["value"] >= found["f1_at_half"]["value"] > 0
+    drawn = sorted(plots.glob("*.svg"))
+    assert [one.name for one in drawn] == ["grouped-toxic.svg", "grouped-unsafe.svg"]
+    again = tmp_path / "again"
+    assert run(*command, "--plots", again).returncode == 0
+    for one in drawn:
+        assert "<svg" in one.read_text()
+        assert one.read_bytes() == (again / one.name).read_bytes()
+    assert "even" in run(*command).stdout
+    assert "no one column 'colour'" in run("evaluate", path, "--by", "colour").stderr
+
+
+def test_curves_are_those_of_the_figures() -> None:
+    random = np.random.default_rng(0)
+    answers, p = random.random(500) < 0.3, random.integers(0, 40, 500) / 40
+    recall, precision = plots.precision_recall(answers, p)
+    area = float((np.diff(recall, prepend=0) * precision).sum())
+    kept, wrong = plots.risk_coverage(answers, p)
+    found = figures(answers.astype(np.int8), p, resamples=2)
+    assert area == pytest.approx(found["auprc"].value)
+    assert np.trapezoid(wrong, kept) == pytest.approx(found["augrc"].value)
+    x, y = plots.reliability(answers, p)
+    assert np.mean(x) == pytest.approx(p.mean(), abs=0.01)
+    assert np.mean(y) == pytest.approx(answers.mean(), abs=0.01)

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemod.metrics import average_precision, bootstrap, by_output, roc_auc, wilson
+from edgemod.metrics import (
+    FIGURES,
+    average_precision,
+    bootstrap,
+    by_output,
+    figures,
+    roc_auc,
+    wilson,
+)
 from edgemod.words import OUTPUTS
 
 Pairs = list[tuple[int, float]]
@@ -182,3 +190,78 @@ def test_by_output_leaves_out_what_is_unknown_or_not_scored() -> None:
     labels[:, 0], scores[:, 0] = [1, 0, 0, -1], [0.5, 0.9, np.nan, 1.0]
     labels[:, 1] = [1, 1, 1, -1]
     assert by_output(labels, scores) == {"hate": 0.5}
+
+
+def slow_figures(pairs: list[tuple[int, float]], flag_above: float) -> dict[str, float]:
+    """Every threshold there is, one by one."""
+    n, positives = len(pairs), sum(label for label, _ in pairs)
+    points = []
+    for threshold in sorted({p for _, p in pairs}, reverse=True):
+        taken = [label for label, p in pairs if p >= threshold]
+        points.append((threshold, sum(taken), len(taken)))
+
+    def f1(threshold: float) -> float:
+        taken = [label for label, p in pairs if p >= threshold]
+        return 2 * sum(taken) / (len(taken) + positives)
+
+    expected = {
+        "auprc": slow_average_precision(pairs),
+        "auroc": slow_roc_auc(pairs),
+        "f1_at_half": f1(0.5),
+        "f1_at_flag_threshold": f1(flag_above),
+        "f1_oracle": max(f1(threshold) for threshold, *_ in points),
+    }
+    for percent in (1, 10):
+        within = [hit for _, hit, all_ in points if 100 * (all_ - hit) <= percent * (n - positives)]
+        expected[f"recall_at_fpr_{percent}"] = max(within, default=0) / positives
+    for percent in (80, 90, 95):
+        enough = [hit / all_ for _, hit, all_ in points if 100 * hit >= percent * positives]
+        expected[f"precision_at_recall_{percent}"] = max(enough)
+    for percent in (1, 2, 5, 10):
+        kept = [
+            all_ / n for _, hit, all_ in points if 100 * (positives - hit) <= percent * positives
+        ]
+        expected[f"review_at_miss_{percent}"] = min(kept)
+    area, wrong, kept_n = 0.0, 0, 0
+    for sure in sorted({round(abs(p - 0.5), 9) for _, p in pairs}, reverse=True):
+        group = [(label, p) for label, p in pairs if round(abs(p - 0.5), 9) == sure]
+        errors = sum((p >= 0.5) != (label == 1) for label, p in group)
+        area += len(group) / n * (wrong + errors / 2) / n
+        wrong, kept_n = wrong + errors, kept_n + len(group)
+    expected["augrc"] = area
+    bins: dict[int, list[tuple[int, float]]] = {}
+    for label, p in pairs:
+        bins.setdefault(min(int(p * 15), 14), []).append((label, p))
+    gaps = (abs(sum(p - label for label, p in group)) for group in bins.values())
+    expected["ece"] = sum(gaps) / n
+    return expected
+
+
+quarters = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
+likely = st.tuples(st.integers(0, 1), quarters | st.integers(0, 1000).map(lambda i: i / 1000))
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(likely, min_size=2, max_size=40).filter(lambda p: len({x for x, _ in p}) == 2),
+    st.sampled_from([0.3, 0.75, math.inf]),
+)
+def test_every_figure_has_a_slow_twin(pairs: Pairs, flag_above: float) -> None:
+    labels = np.array([label for label, _ in pairs], np.int8)
+    p = np.array([value for _, value in pairs])
+    found = figures(labels, p, flag_above, resamples=3)
+    assert [*found] == [*FIGURES]
+    for name, value in slow_figures(pairs, flag_above).items():
+        assert found[name].value == pytest.approx(value, abs=1e-9), name
+
+
+def test_figures_of_good_and_of_useless_probabilities() -> None:
+    labels = np.array([0, 1] * 200, np.int8)
+    best = figures(labels, labels.astype(float), 0.9, resamples=20)
+    assert best["f1_at_half"].value == best["recall_at_fpr_1"].value == 1
+    assert best["augrc"].value == best["ece"].value == 0
+    assert best["review_at_miss_1"].value == 0.5
+    flat = figures(labels, np.full(400, 0.5), 0.9, resamples=20)
+    assert flat["augrc"].value == 0.25  # kept and wrong: half of them, averaged from 0 to all
+    assert flat["f1_at_flag_threshold"].value == flat["ece"].value == 0
+    assert flat["review_at_miss_10"].value == 1

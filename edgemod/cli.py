@@ -537,6 +537,77 @@ def calibrate(
         screen.calibration(made, out)
 
 
+# -- audit -------------------------------------------------------------------------------------
+
+
+@cli.group()
+def audit() -> None:
+    """Learn what a run got wrong, in what nobody reviewed."""
+
+
+@audit.command("sample")
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False), metavar="OUT")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Folder for the sample, with text.",
+)
+@click.option(
+    "-n",
+    "n",
+    type=click.IntRange(1),
+    default=500,
+    show_default=True,
+    metavar="N",
+    help="About how many records.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["parquet", "csv", "jsonl", "label-studio"]),
+    default="parquet",
+    show_default=True,
+    help="As the review queue has.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Of the draw."
+)
+@_with_policy
+def audit_sample(run: Path, out: Path, **options: Any) -> None:
+    """Draw records of all verdicts from a complete run, each with a known chance.
+
+    Half of them alike, half by how much a label would tell. Let people label them without seeing
+    the verdict, in columns of 1, 0 and null named after categories, or any; then 'edgemod audit
+    report', and 'edgemod calibrate'. The input of the run must be unchanged.
+    """
+    from edgemod import audit as auditing
+    from edgemod.screen import printable
+
+    made = auditing.sample(run, out, **options)
+    click.echo(f"{made.exported} records -> {printable(str(out))}: {', '.join(made.files)}")
+
+
+@audit.command("report")
+@click.argument("labels", nargs=-1, required=True, metavar="LABELS...")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+def audit_report(labels: tuple[str, ...], as_json: bool) -> None:
+    """Estimate from a labelled sample what the whole run holds, missed and flagged wrongly.
+
+    LABELS are Parquet files of 'edgemod audit sample' with label columns added. With 95 % intervals
+    that hold for few labels, too.
+    """
+    from edgemod import audit as auditing
+    from edgemod import screen
+
+    found = auditing.report(labels)
+    if as_json:
+        click.echo(json.dumps({"shares": [dataclasses.asdict(one) for one in found]}, indent=2))
+    else:
+        screen.audit(found)
+
+
 # -- inspect -----------------------------------------------------------------------------------
 
 

@@ -58,15 +58,22 @@ REVIEW: Final = pa.schema(
         ("severity", pa.int8()),  # 1 to 5
         ("definition", pa.string()),
         ("reason", pa.string()),
+        ("verdict", pa.string()),
         ("stage", pa.string()),
         ("status", pa.string()),
         *((f"p_{name}", pa.float32()) for name in OUTPUTS),
+        ("inclusion_probability", pa.float64()),  # the chance it had of being exported, over 0
     ]
 )
 """Columns of the exported queue."""
 
 PENDING: Final = pa.schema([*list(REVIEW)[1:], ("size", pa.int64())])
 """Columns of one part: the queue without its ranks, and the bytes of each row (estimated)."""
+
+FLOOR: Final = 10
+"""One in so many records of a review budget is drawn by chance from all that the ranking leaves."""
+
+_SEED: Final = 0
 
 BATCH_BYTES: int = 64 * 2**20
 """Rows held in memory at once, in bytes; a few copies of it are the memory ``export`` takes."""
@@ -108,6 +115,14 @@ _LABELLING_CONFIG: Final = """\
 
 
 @dataclass(frozen=True)
+class _Chance:
+    """The first ``top`` ranks are exported for sure, others with the chance ``others``."""
+
+    top: int
+    others: float
+
+
+@dataclass(frozen=True)
 class ReviewSummary:
     """What was exported and what stayed behind, in records.
 
@@ -121,7 +136,7 @@ class ReviewSummary:
     exported_by_category: dict[str, int]
     left_behind_by_category: dict[str, int]
     files: tuple[str, ...]
-    lowest_priority: float | None  # of the exported; None if none were
+    lowest_priority: float | None  # of those exported for their priority; None if none were
 
 
 def pending(chunk: Chunk, decisions: pa.RecordBatch | pa.Table, policy: Policy) -> pa.Table:
@@ -143,6 +158,17 @@ def pending(chunk: Chunk, decisions: pa.RecordBatch | pa.Table, policy: Policy) 
     the end of the queue.
     """
     chosen = np.flatnonzero(_mask(pc.equal(_strings(decisions["verdict"]), Verdict.review.name)))
+    return queued(chunk, decisions, policy, chosen, np.ones(len(chosen)))
+
+
+def queued(
+    chunk: Chunk,
+    decisions: pa.RecordBatch | pa.Table,
+    policy: Policy,
+    chosen: Integers,
+    inclusion: Floats,
+) -> pa.Table:
+    """Return rows ``chosen`` of a chunk as ``pending`` does; ``inclusion``: the chance of each."""
     decisions, records = decisions.take(chosen), chunk.records.take(chosen)
     texts = chunk.texts.take(_text_rows(chunk.texts, chosen, decisions["message"]))
     probabilities = np.column_stack([_floats(decisions[f"p_{name}"]) for name in OUTPUTS])
@@ -154,13 +180,14 @@ def pending(chunk: Chunk, decisions: pa.RecordBatch | pa.Table, policy: Policy) 
         "category": pa.array([c.name for c in policy.categories]).take(category),
         "severity": pa.array([c.severity for c in policy.categories]).take(category),
         "definition": pa.array([c.definition for c in policy.categories]).take(category),
-        **{name: decisions[name] for name in ("reason", "stage", "status")},
+        **{name: decisions[name] for name in ("reason", "verdict", "stage", "status")},
         **{name: _valid(records[name]) for name in ("record_id", "thread_id", "author_id", "time")},
         **{name: _valid(texts[name]) for name in ("role", "text", "context")},
         **{name: records[name] for name in ("source", "source_row")},
     }
     for name, column in zip(OUTPUTS, probabilities.T, strict=True):
         columns[f"p_{name}"] = pa.array(column, mask=np.isnan(column))
+    columns["inclusion_probability"] = pa.array(inclusion, pa.float64())
     columns["size"] = pa.array(np.full(len(chosen), ROW_BYTES))
     for name in _STRINGS:
         columns["size"] = pc.add(columns["size"], pc.binary_length(columns[name]).fill_null(0))
@@ -178,9 +205,11 @@ def export(
     """Rank the rows of all ``parts`` and write the first ``budget`` of them to the folder ``out``.
 
     Highest priority first; equal priorities in input order, which is the order of ``parts`` and
-    of the rows in each. The same parts give the same bytes. Files take their names only when
-    they are complete; those of an earlier export are replaced, other files in ``out`` are left
-    alone. Files have mode 0600, the folder 0700.
+    of the rows in each. Where the budget leaves some behind, one in ``FLOOR`` of it goes to records
+    drawn from those by chance, at the end of the queue, so that what is not ranked high is known
+    of, too; ``inclusion_probability`` says with which chance a record came in. The same parts give
+    the same bytes. Files take their names only when they are complete; those of an earlier export
+    are replaced, other files in ``out`` are left alone. Files have mode 0600, the folder 0700.
 
     ``parquet`` keeps every text as it is, in files of ``rows_per_file`` rows; ``jsonl`` too, in
     ASCII with escapes. ``csv`` is RFC 4180 in UTF-8: a cell that a spreadsheet would run as a
@@ -214,17 +243,23 @@ def _export(
     total = len(priority)
     exported = total if budget is None else min(budget, total)
     order = np.argsort(-priority, kind="stable")
+    by_chance = exported // FLOOR if exported < total else 0
+    top = exported - by_chance
+    drawn = np.random.default_rng(_SEED).permutation(total - top)[:by_chance]
+    picked = top + np.sort(drawn)
+    order = np.concatenate((order[:top], order[picked], np.delete(order[top:], drawn)))
     rank = np.empty(total, np.int64)
     rank[order] = np.arange(total)
+    chance = _Chance(top, by_chance / (total - top) if by_chance else 1.0)
     edges = _bucket_edges(size[order[:exported]], rows_per_file)
-    lowest = float(priority[order[exported - 1]]) if exported else None
+    lowest = float(priority[order[top - 1]]) if top else None
     del keys, priority, size, order
 
     counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     with _workshop(out) as partial:
         spill = partial / "spill.arrow"
         with _create(spill) as file:
-            batches = _spill(parts, rank, edges, file, counts)
+            batches = _spill(parts, rank, edges, file, counts, chance)
         del rank
         files = _WRITERS[format](partial, _sorted_buckets(spill, batches), rows_per_file)
         _publish(partial, out, files)
@@ -293,13 +328,14 @@ def _spill(
     edges: Integers,
     file: BinaryIO,
     counts: tuple[Counter[str], Counter[str]],
+    chance: _Chance,
 ) -> list[list[int]]:
     """Write the exported rows in sorted runs to ``file``; return each bucket's batch numbers."""
     batches: list[list[int]] = [[] for _ in edges[1:]]
     number = 0
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with pa.ipc.new_file(file, REVIEW, options=options) as writer:
-        for run in _runs(parts, rank, int(edges[-1]), counts):
+        for run in _runs(parts, rank, int(edges[-1]), counts, chance):
             cuts = np.searchsorted(_one(run["rank"]).to_numpy() - 1, edges)
             for bucket in np.flatnonzero(np.diff(cuts)):
                 start, stop = cuts[bucket], cuts[bucket + 1]
@@ -314,6 +350,7 @@ def _runs(
     rank: Integers,
     exported: int,
     counts: tuple[Counter[str], Counter[str]],
+    chance: _Chance,
 ) -> Iterator[pa.Table]:
     """Yield the exported rows of the parts in runs of BATCH_BYTES, each sorted by rank."""
     held: list[pa.Table] = []
@@ -329,6 +366,10 @@ def _runs(
         if kept.any():
             rows = _read(part, PENDING.names).drop_columns("size")
             ranked = rows.add_column(0, "rank", pa.array(ranks + 1))
+            of_export = pa.array(np.where(ranks < chance.top, 1.0, chance.others))
+            both = pc.multiply(ranked["inclusion_probability"], of_export)
+            at = ranked.column_names.index("inclusion_probability")
+            ranked = ranked.set_column(at, "inclusion_probability", both)
             held.append(ranked.filter(pa.array(kept)))
         if sum(table.nbytes for table in held) >= BATCH_BYTES:
             yield _by_rank(held)

@@ -254,6 +254,18 @@ def _rows(part: Path) -> int | None:
     return rows
 
 
+def complete_state(out: Path) -> dict[str, Any]:
+    """What run.json says of a complete run. Raises RunError where there is none."""
+    state = _read_state(out) if out.is_dir() else None
+    if state is None or state["status"] != "complete":
+        raise RunError(
+            "is not the folder of a complete run",
+            where=str(out),
+            fix="Name the OUT of 'edgemod triage', and finish that run first.",
+        )
+    return state
+
+
 def is_complete(out: Path) -> bool:
     """Whether ``out`` holds a finished run."""
     state = _read_state(out)

@@ -33,6 +33,7 @@ from edgemod.words import OUTPUTS
 
 if TYPE_CHECKING:
     from edgemod import pipeline
+    from edgemod.audit import Share
     from edgemod.calibrate import Calibrated
     from edgemod.checkup import Finding
     from edgemod.evaluation import Evaluation
@@ -284,6 +285,26 @@ def calibration(made: Calibrated, out: Path) -> None:
     console.print(", ".join(f"{verdict} {share:.1%}" for verdict, share in shares.items()))
     console.print(_shown(made.note), style="bold")
     console.print(f"written to {_shown(str(out))}: triage with --calibration", style="dim")
+
+
+def audit(found: Sequence[Share]) -> None:
+    """What a labelled sample says of a run, on stdout."""
+    console = _Console()
+    table = _table("label", "share", "of", "labelled", "estimate")
+    for one in found:
+        what, of = _AUDITED[one.what]
+        whose = "any" if one.label == "any" else one.label
+        table.add_row(one.label, what, of.format(whose), f"{one.n:,}", share(one.share))
+    console.print(table)
+    console.print("in brackets: 95 % intervals that hold for any number of labels", style="dim")
+
+
+_AUDITED: Final = {
+    "violate": ("violate", "all records"),
+    "missed": ("cleared", "those that violate"),
+    "violate among cleared": ("violate", "cleared records"),
+    "wrong flags": ("do not violate", "records flagged for {}"),
+}
 
 
 def inspection(found: Inspection) -> None:

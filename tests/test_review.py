@@ -212,6 +212,7 @@ def part(rows: Sequence[Row]) -> pa.Table:
         "status": "ok",
         "severity": 4,
         "p_hate": 0.4,
+        "inclusion_probability": 1.0,
     }
     rows = [{"record_id": f"r{i}", "source_row": i} | basic | row for i, row in enumerate(rows)]
     sizes = [{"size": 1024 + len((row.get("text") or "").encode())} for row in rows]
@@ -264,7 +265,10 @@ def test_export_equals_a_naive_sort(
 ) -> None:
     tables = [part(rows) for rows in parts]
     every = [row for table in tables for row in table.drop_columns("size").to_pylist()]
-    order = sorted(range(len(every)), key=lambda i: (-every[i]["priority"], i))[:budget]
+    order = sorted(range(len(every)), key=lambda i: (-every[i]["priority"], i))
+    total, count = len(order), len(order[:budget])
+    by_chance = count // 10 if count < total else 0
+    top = count - by_chance
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(review, "BATCH_BYTES", batch_bytes)
         out = Path(name) / "review"
@@ -273,7 +277,19 @@ def test_export_equals_a_naive_sort(
         )
         exported = read_parquet(out, summary)
         files = [pq.read_metadata(out / file).num_rows for file in summary.files]
-    assert exported == [{"rank": rank, **every[i]} for rank, i in enumerate(order, 1)]
+    for row in exported:
+        row["inclusion_probability"] = pytest.approx(row["inclusion_probability"])
+    wanted = [{"rank": rank, **every[i]} for rank, i in enumerate(order[:top], 1)]
+    assert exported[:top] == wanted
+    # The rest were drawn from what the ranking leaves, and stay in its order.
+    chance = by_chance / (total - top) if total > top else 1.0
+    rest = [{**every[i], "inclusion_probability": chance} for i in order[top:]]
+    drawn = [{k: v for k, v in row.items() if k != "rank"} for row in exported[top:]]
+    places = [rest.index(row) for row in drawn]
+    assert len(drawn) == by_chance
+    assert [row["rank"] for row in exported[top:]] == [*range(top + 1, count + 1)]
+    lowest = every[order[top - 1]]["priority"] if top else None
+    order = [*order[:top], *(order[top + i] for i in places)]
     assert all(rows == rows_per_file for rows in files[:-1])
     assert files[-1] <= rows_per_file
     assert (summary.total, summary.exported) == (len(every), len(order))
@@ -285,7 +301,7 @@ def test_export_equals_a_naive_sort(
     ):
         names = [every[i]["category"] or "none" for i in rows]
         assert counts == {name: names.count(name) for name in names}
-    assert summary.lowest_priority == (every[order[-1]]["priority"] if order else None)
+    assert summary.lowest_priority == lowest
 
 
 @pytest.mark.parametrize(("budget", "exported"), [(0, 0), (1, 1), (3, 3), (5, 5), (99, 5)])
@@ -302,7 +318,9 @@ def test_equal_priorities_stay_in_input_order(tmp_path: Path) -> None:
                                    for p in range(3)])  # fmt: skip
     summary = export(paths, tmp_path / "review", budget=90, rows_per_file=7)
     ids = [row["record_id"] for row in read_parquet(tmp_path / "review", summary)]
-    assert ids == [f"{p}-{i}" for p in range(3) for i in range(40)][:90]
+    every = [f"{p}-{i}" for p in range(3) for i in range(40)]
+    assert ids[:81] == every[:81]
+    assert ids[81:] == [name for name in every[81:] if name in ids[81:]]  # the draw, in order too
 
 
 # ---------------------------------------------------------------- formats

@@ -1,0 +1,155 @@
+"""Samples of a run with known chances, and what their labels say of the whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import edgemod
+from edgemod import audit
+from edgemod.errors import InputError, RunError
+from samples import sentences
+from test_cli import run
+from test_evaluation import harsh
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder of two inputs and the run of it, by the filter alone."""
+    folder = tmp_path_factory.mktemp("audited")
+    data, out = folder / "in", folder / "out"
+    data.mkdir()
+    texts = sentences(1500)
+    pq.write_table(pa.table({"text": [*texts[:900], None], "id": [*map(str, range(901))]}),
+                   data / "a.parquet", row_group_size=100)  # fmt: skip
+    (data / "b.csv").write_text(
+        "id,text\n" + "".join(f"b{i},{json.dumps(t)}\n" for i, t in enumerate(texts[900:]))
+    )
+    edgemod.triage(data, out, model=None, workers=1, chunk_rows=256)
+    return data, out
+
+
+def read(folder: Path) -> pa.Table:
+    return pq.read_table(folder / "review-00000.parquet")
+
+
+def test_a_sample_has_the_texts_of_its_records(finished: Any, tmp_path: Path) -> None:
+    _, out = finished
+    made = audit.sample(out, tmp_path / "sample", n=300, seed=3)
+    table = read(tmp_path / "sample")
+    assert table.num_rows == made.exported
+    assert 220 < table.num_rows < 380
+    texts = {f"{i}": text for i, text in enumerate(sentences(1500)[:900])} | {"900": None}
+    texts |= {f"b{i}": text for i, text in enumerate(sentences(1500)[900:])}
+    decisions = pq.read_table(out / "decisions").to_pylist()
+    by_id = {row["record_id"]: row for row in decisions}
+    for row in table.to_pylist():
+        assert row["text"] == texts[row["record_id"]]
+        assert row["verdict"] == by_id[row["record_id"]]["verdict"]
+        assert row["source_row"] == by_id[row["record_id"]]["source_row"]
+        assert 0 < row["inclusion_probability"] <= 1
+    assert {*table["verdict"].to_pylist()} >= {"clear", "review"}
+    assert len({*table["record_id"].to_pylist()}) == table.num_rows
+    again = audit.sample(out, tmp_path / "again", n=300, seed=3)
+    assert again == made
+    assert (tmp_path / "again" / made.files[0]).read_bytes() == (
+        tmp_path / "sample" / made.files[0]
+    ).read_bytes()
+    assert read_ids(tmp_path / "sample") != sorted(read_ids(tmp_path / "sample"))  # shuffled
+
+
+def read_ids(folder: Path) -> list[str]:
+    return [str(x) for x in read(folder)["record_id"].to_pylist()]
+
+
+def test_chances_add_up_and_none_is_left_out() -> None:
+    p = np.array([0.0, 0.5, 1.0, np.nan, 0.2] * 200)
+    chance = audit.chances(p, 100)
+    assert chance.sum() == pytest.approx(100)
+    assert chance.min() == pytest.approx(50 / 1000)
+    assert chance[1] == chance[3] > chance[4] > chance[0]
+    assert (audit.chances(p, 10_000) == 1).all()
+    assert audit.chances(np.zeros(0), 5).tolist() == []
+    assert audit.chances(np.zeros(4), 2).tolist() == [0.5] * 4
+
+
+def test_shares_of_the_whole_are_found_from_samples(finished: Any, tmp_path: Path) -> None:
+    """All records have a label here, so that the truth is known."""
+    _, out = finished
+    audit.sample(out, tmp_path / "all", n=1_000_000)
+    whole = read(tmp_path / "all")
+    assert whole.num_rows == 1501
+    known = [text or "" for text in whole["text"].to_pylist()]
+    truth = np.array(harsh(known))
+    verdict = np.array(whole["verdict"].to_pylist())
+    expected = {
+        "violate": truth.mean(),
+        "missed": (verdict == "clear")[truth == 1].mean(),
+        "violate among cleared": truth[verdict == "clear"].mean(),
+        "wrong flags": (truth == 0)[verdict == "flag"].mean() if "flag" in verdict else 0,
+    }
+    inside = total = 0
+    for seed in range(12):
+        audit.sample(out, tmp_path / "s", n=250, seed=seed)
+        table = read(tmp_path / "s")
+        labels = harsh([text or "" for text in table["text"].to_pylist()])
+        path = tmp_path / "labelled.parquet"
+        pq.write_table(table.append_column("any", pa.array(labels)), path)
+        found = {one.what: one for one in audit.report(path)}
+        assert {*found} == {*expected}
+        for what, one in found.items():
+            if one.share is not None:
+                total += 1
+                inside += one.share.low <= expected[what] <= one.share.high
+    assert inside >= 0.95 * total
+
+
+def test_the_commands(finished: Any, tmp_path: Path) -> None:
+    _, out = finished
+    result = run("audit", "sample", out, "-o", tmp_path / "s", "-n", 40, "--format", "csv")
+    assert result.returncode == 0, result.stderr
+    assert "review.csv" in result.stdout
+    assert run("audit", "sample", out, "-o", tmp_path / "s", "-n", 60).returncode == 0
+    table = read(tmp_path / "s")
+    labelled = tmp_path / "labelled.parquet"
+    labels = [int(i % 7 == 0) for i in range(table.num_rows)]
+    pq.write_table(table.append_column("toxic", pa.array(labels)), labelled)
+    result = run("audit", "report", labelled)
+    assert "those that violate" in result.stdout
+    shares = json.loads(run("audit", "report", labelled, "--json").stdout)["shares"]
+    assert [one["what"] for one in shares][:2] == ["violate", "missed"]
+    # The same labels calibrate, by their known chances.
+    result = run("calibrate", labelled, "-o", tmp_path / "c.json", "--model", "none", "--json")
+    assert json.loads(result.stdout)["labels"]["drawn by known chances"]
+
+
+def test_what_cannot_be_audited(finished: Any, tmp_path: Path) -> None:
+    data, out = finished
+    with pytest.raises(RunError, match="not the folder of a complete run"):
+        audit.sample(tmp_path, tmp_path / "s")
+    with pytest.raises(InputError, match="sample of 0"):
+        audit.sample(out, tmp_path / "s", n=0)
+    shipped = Path(edgemod.__file__).parent / "policies"
+    shutil.copytree(shipped, tmp_path / "policies")
+    policy = tmp_path / "policies" / "default.toml"
+    policy.write_text(policy.read_text().replace("severity = 4", "severity = 3", 1))
+    with pytest.raises(InputError, match="another policy"):
+        audit.sample(out, tmp_path / "s", policy=policy)
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"text": ["a"], "toxic": [1]}), path)
+    with pytest.raises(InputError, match="has no column inclusion_probability"):
+        audit.report(path)
+    before = (data / "b.csv").read_text()
+    (data / "b.csv").write_text(before + "more,text\n")
+    try:
+        with pytest.raises(InputError, match="has changed since the run"):
+            audit.sample(out, tmp_path / "s")
+    finally:
+        (data / "b.csv").write_text(before)

@@ -122,6 +122,11 @@ _with_workers = click.option(
     _with_workers,
 )
 @click.option(
+    "--overlay",
+    metavar="NAME",
+    help="Put this overlay of the policy in force: stricter settings for a crisis.",
+)
+@click.option(
     "--chunk-rows",
     type=click.IntRange(1, 1 << 20),
     default=4096,
@@ -646,6 +651,40 @@ def policy_check(file: Path) -> None:
         f"{len(checked.rules)} rules, {len(checked.lexicons)} lexicons. "
         f"Fingerprint {checked.fingerprint}"
     )
+
+
+@policy.command("test")
+@click.argument("file", type=click.Path(path_type=Path), metavar="[FILE]", required=False)
+@click.option("--overlay", metavar="NAME", help="With this overlay of the policy in force.")
+@click.option(
+    "--model",
+    metavar="NAME",
+    default="default",
+    show_default=True,
+    help="Language model, or 'none' to do without.",
+)
+@click.option("--calibration", metavar="FILE", help="Calibration. Default: the one that ships.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def policy_test(
+    file: Path | None, overlay: str | None, model: str, calibration: str | None, as_json: bool
+) -> None:
+    """Run the test cases that a policy holds, with the real models; exit 1 if one fails.
+
+    Each [[test]] has a name, a text, the verdict that it must get, if need be its category, and
+    why. Of what fails it is shown what was decided, by which stage and why, and what fired.
+    """
+    from edgemod import rehearsal, screen
+    from edgemod.triager import Triager
+
+    chosen = None if model == "none" else model
+    with Triager(file, chosen, calibration=calibration, overlay=overlay) as triager:
+        outcomes = rehearsal.run_tests(triager)
+    if as_json:
+        click.echo(json.dumps({"tests": [dataclasses.asdict(one) for one in outcomes]}, indent=2))
+    else:
+        screen.tests(outcomes)
+    if not all(one.passed for one in outcomes):
+        raise click.exceptions.Exit(1)
 
 
 @policy.command("show")

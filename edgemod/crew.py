@@ -31,6 +31,7 @@ class Setup:
     policy: str | None
     model: str | None
     calibration: str | None
+    overlay: str | None = None
     threads: int = 1
 
 

@@ -88,6 +88,7 @@ class Options:
     policy: str | None
     model: str | None
     calibration: str | None
+    overlay: str | None
     columns: dict[str, Any]
     workers: int
     chunk_rows: int
@@ -109,6 +110,7 @@ def triage(
     policy: str | Path | None = None,
     model: str | None = "default",
     calibration: str | Path | None = None,
+    overlay: str | None = None,
     workers: int | None = None,
     chunk_rows: int = CHUNK_ROWS,
     review_format: str = "parquet",
@@ -122,10 +124,11 @@ def triage(
     ``inputs``: files, folders or globs of Parquet, CSV or JSONL. ``text``: the text column, or
     several to be joined by a line feed; ``conversation``: a list-of-messages column instead;
     the other names are columns too, guessed where not given. ``policy``, ``calibration``:
-    files, None for those shipped; ``model``: a name or path known to ``edgemod model list``,
-    None for none. ``workers``: processes, None for one per usable core. ``chunk_rows``: records
-    a chunk, 1 to 1,048,576; duplicates are found within a chunk. ``review_budget``: the most
-    records to export for review. ``restart``: throw an earlier run in ``out`` away.
+    files, None for those shipped; ``overlay``: one of the policy's, to be in force; ``model``: a
+    name or path known to ``edgemod model list``, None for none. ``workers``: processes, None for
+    one per usable core. ``chunk_rows``: records a chunk, 1 to 1,048,576; duplicates are found
+    within a chunk. ``review_budget``: the most records to export for review. ``restart``: throw an
+    earlier run in ``out`` away.
 
     The same call continues an interrupted run. Raises InputError, PolicyError, ModelError,
     CalibrationError, OutputError, and RunError where ``out`` holds another run or the plan
@@ -137,6 +140,7 @@ def triage(
         policy=None if policy is None else str(policy),
         model=model,
         calibration=None if calibration is None else str(calibration),
+        overlay=overlay,
         columns={
             "text": (text,) if isinstance(text, str) else tuple(text),
             "conversation": conversation,
@@ -192,7 +196,7 @@ def _check(options: Options) -> None:
 
 def _crew(options: Options) -> Crew:
     out = str(options.out.absolute())
-    return Crew(Setup(out, options.policy, options.model, options.calibration))
+    return Crew(Setup(out, options.policy, options.model, options.calibration, options.overlay))
 
 
 def usable_cores() -> int:
@@ -223,6 +227,7 @@ def make_plan(options: Options, crew: Crew) -> Plan:
             "input": records.fingerprint(found),
             "columns": {k: list(v) if isinstance(v, tuple) else v for k, v in named.items()},
             **fingerprints,
+            "overlay": options.overlay,
             "chunk_rows": options.chunk_rows,
             "review_format": options.review_format,
             "review_budget": options.review_budget,

@@ -7,7 +7,6 @@ and the nearest valid name. A policy is only data: nothing in it is ever run.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import html
 import json
@@ -16,13 +15,14 @@ import re
 import stat
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
 from edgemod.errors import PolicyError
 from edgemod.toml_lines import Place, deepest_line, locate, syntax_mistake
+from edgemod.toml_tables import CONTROL, Notes, Table, nearest, show
 from edgemod.words import CATEGORIES, FEATURES, OPERATORS, Verdict
 
 DEFAULT_POLICY: Final = Path(__file__).with_name("policies") / "default.toml"
@@ -112,11 +112,27 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Case:
+    """A text, and what the policy's author says must become of it, and why.
+
+    `category` is "" where any will do.
+    """
+
+    name: str
+    text: str
+    verdict: str
+    category: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Policy:
     """A policy without mistakes. No languages means all of them.
 
-    `categories` holds the enabled ones in the order of `words.CATEGORIES`; `fingerprint` is the
-    SHA-256 (hex) of everything else, word lists included, however and wherever it was written.
+    `categories` holds the enabled ones in the order of `words.CATEGORIES`; `overlays` the names of
+    those that the file holds, `overlay` the one that is in force, "" for none. `fingerprint` is the
+    SHA-256 (hex) of everything that decides, word lists included, however and wherever it was
+    written: tests, and overlays that are not in force, decide nothing.
     """
 
     name: str
@@ -129,12 +145,16 @@ class Policy:
     categories: tuple[Category, ...]
     lexicons: tuple[Lexicon, ...]
     rules: tuple[Rule, ...]
+    tests: tuple[Case, ...]
+    overlays: tuple[str, ...]
+    overlay: str
     fingerprint: str
 
 
-def load_policy(path: Path | None = None) -> Policy:
+def load_policy(path: Path | None = None, overlay: str | None = None) -> Policy:
     """Read a policy and its word lists; None means the one that ships.
 
+    With ``overlay`` that overlay of the policy is in force. Overlays are checked in any case.
     Raises `PolicyError` with every mistake in it, in line order, or why it cannot be read, and
     nothing else.
     """
@@ -152,11 +172,52 @@ def load_policy(path: Path | None = None) -> Policy:
     except ValueError as error:
         line, mistake = syntax_mistake(error, text)
         raise PolicyError(str(path), [(line, f"not valid TOML: {mistake}")]) from None
-    notes = _Notes(text)
-    policy = _policy(_Table(notes, (), "", document, _POLICY_KEYS), path.parent)
-    if notes.problems:
-        raise PolicyError(str(path), sorted(notes.problems))
+    notes = Notes(locate(text))
+    policy = _policy(Table(notes, (), "", document, _POLICY_KEYS), path.parent)
+    problems = {*notes.problems}
+    for name in policy.overlays if not problems else ():
+        layered, lines = _overlaid(document, notes.lines, name)
+        over = Notes(lines)
+        found = _policy(Table(over, (), "", layered, _POLICY_KEYS), path.parent)
+        problems |= {*over.problems}
+        if name == overlay:
+            policy = replace(found, overlays=policy.overlays, overlay=name)
+    if problems:
+        raise PolicyError(str(path), sorted(problems))
+    if overlay is not None and policy.overlay != overlay:
+        known = ", ".join(policy.overlays) or "none"
+        fix = f"Its overlays: {known}."
+        raise PolicyError(str(path), what=f"the policy has no overlay {show(overlay)}", fix=fix)
     return replace(policy, fingerprint=_fingerprint(policy))
+
+
+def _overlaid(
+    document: dict[str, Any], lines: Mapping[Place, int], name: str
+) -> tuple[dict[str, Any], dict[Place, int]]:
+    """The document with one overlay in force and none left, and the line of each place in it.
+
+    Categories take the overlay's keys in place of their own; its lexicons, rules and tests come
+    before the policy's.
+    """
+    over, at = document["overlay"][name], ("overlay", name)
+    layered = {key: value for key, value in document.items() if key != "overlay"}
+    placed = {place: line for place, line in lines.items() if place[:1] != ("overlay",)}
+    categories = dict(document["category"])
+    for category, changes in over.get("category", {}).items():
+        categories[category] = {**categories.get(category, {}), **changes}
+    layered["category"] = categories
+    placed |= {p[2:]: n for p, n in lines.items() if p[:3] == (*at, "category")}
+    for key in ("lexicon", "rule", "test"):
+        own, more = document.get(key, []), over.get(key, [])
+        layered[key] = [*more, *own]
+        for place, line in lines.items():
+            if place[:1] == (key,) and len(place) > 1:
+                placed[(key, int(place[1]) + len(more), *place[2:])] = line
+        for place, line in lines.items():
+            if place[:3] == (*at, key):
+                placed[place[2:]] = line
+        placed.setdefault((key,), lines.get((key,), 1))
+    return layered, placed
 
 
 def to_json(policy: Policy) -> dict[str, Any]:
@@ -176,15 +237,20 @@ def _fingerprint(policy: Policy) -> str:
         for lexicon in policy.lexicons
     )
     languages = tuple(sorted(policy.languages))
-    content = replace(policy, fingerprint="", languages=languages, lexicons=tuple(lexicons))
-    canonical = json.dumps(to_json(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    content = to_json(replace(policy, languages=languages, lexicons=tuple(lexicons)))
+    for key in ("tests", "overlays", "overlay", "fingerprint"):
+        del content[key]
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 # --- the keys of each table ---------------------------------------------------------------------
 
 _SETTING_KEYS = ("languages", "unsupported_language", "empty_text", "max_text_bytes", "stages")
-_POLICY_KEYS = ("name", "version", *_SETTING_KEYS, "category", "lexicon", "rule")
+_LAYERED_KEYS = ("category", "lexicon", "rule", "test")
+_POLICY_KEYS = ("name", "version", *_SETTING_KEYS, *_LAYERED_KEYS, "overlay")
+_OVERLAY_KEYS = ("description", *_LAYERED_KEYS)
+_TEST_KEYS = ("name", "text", "verdict", "category", "why")
 _CATEGORY_KEYS = ("severity", "definition", "filter", "model")
 _THRESHOLD_KEYS = ("clear_below", "flag_above")
 _LEXICON_KEYS = ("name", "category", "match", "terms", "file", "allow", "allow_file")
@@ -192,15 +258,13 @@ _RULE_KEYS = ("name", "category", "verdict", "on", "when", "reason")
 
 _COMPARISON = re.compile(r"\s*([\w.]+)\s*([^\w\s.+-]{1,3})\s*(\S+)\s*", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Letters and symbols in name only: the Hangul fillers and the empty braille pattern.
 _NO_INK = "\u115f\u1160\u2800\u3164\uffa0"
 _EMOJI = frozenset(map(chr, range(0x1F000, 0x20000)))  # newer ones have no category here yet
 _COMMENT = re.compile(r"(^|\s)#.*")
 
 
-def _policy(top: _Table, folder: Path) -> Policy:
+def _policy(top: Table, folder: Path) -> Policy:
     enabled = _categories(top)
     lexicon_tables = top.tables("lexicon", _LEXICON_KEYS)
     lexicons = tuple(_lexicon(table, enabled, folder) for table in lexicon_tables)
@@ -222,11 +286,46 @@ def _policy(top: _Table, folder: Path) -> Policy:
         categories=tuple(enabled[name] for name in CATEGORIES if name in enabled),
         lexicons=lexicons,
         rules=rules,
+        tests=tuple(_case(table, enabled) for table in top.tables("test", _TEST_KEYS)),
+        overlays=_overlays(top),
+        overlay="",
         fingerprint="",
     )
 
 
-def _categories(top: _Table) -> dict[str, Category]:
+def _case(table: Table, enabled: Iterable[str]) -> Case:
+    return Case(
+        table.text("name"),
+        table.raw("text"),
+        table.choice("verdict", tuple(verdict.name for verdict in Verdict)),
+        table.category(enabled) if "category" in table.data else "",
+        table.text("why"),
+    )
+
+
+def _overlays(top: Table) -> tuple[str, ...]:
+    """The names of the overlays, each of them a table of tables that a policy has, too."""
+    names = top.data.get("overlay", {})
+    group = top.table("overlay", tuple(names) if isinstance(names, dict) else (), "")
+    found = []
+    for name in group.data if group else ():
+        assert group is not None
+        if table := group.table(name, _OVERLAY_KEYS, f"overlay.{name}"):
+            table.text("description")
+            for key in ("lexicon", "rule", "test"):
+                of = table.data.get(key, [])
+                if not isinstance(of, list) or not all(isinstance(one, dict) for one in of):
+                    table.note(f"{key} must be written as [[overlay.{name}.{key}]]", key)
+            of = table.data.get("category", {})
+            if not isinstance(of, dict) or not all(isinstance(one, dict) for one in of.values()):
+                table.note(
+                    f"category must be written as [overlay.{name}.category.NAME]", "category"
+                )
+            found.append(name)
+    return tuple(found)
+
+
+def _categories(top: Table) -> dict[str, Category]:
     group = top.table("category", CATEGORIES, "")
     if not top.data.get("category"):
         top.note("no category is enabled: add a table such as [category.hate]")
@@ -245,7 +344,7 @@ def _categories(top: _Table) -> dict[str, Category]:
     return enabled
 
 
-def _thresholds(category: _Table, stage: str) -> Thresholds | None:
+def _thresholds(category: Table, stage: str) -> Thresholds | None:
     table = category.table(stage, _THRESHOLD_KEYS, f"{category.label}.{stage}")
     if table is None:
         return None
@@ -255,7 +354,7 @@ def _thresholds(category: _Table, stage: str) -> Thresholds | None:
     return Thresholds(clear_below, flag_above)
 
 
-def _lexicon(table: _Table, enabled: Iterable[str], folder: Path) -> Lexicon:
+def _lexicon(table: Table, enabled: Iterable[str], folder: Path) -> Lexicon:
     name = table.name()
     lexicon = Lexicon(
         name,
@@ -269,15 +368,15 @@ def _lexicon(table: _Table, enabled: Iterable[str], folder: Path) -> Lexicon:
     elif not lexicon.terms and not table.noted("terms", "file"):
         table.note("no terms: an empty lexicon never fires")
     for term in sorted(set(lexicon.terms) & set(lexicon.allow)):
-        table.note(f"{_show(term)} is both a term and allowed, so it never fires")
+        table.note(f"{show(term)} is both a term and allowed, so it never fires")
     return lexicon
 
 
-def _terms(table: _Table, key: str, file_key: str, folder: Path) -> tuple[str, ...]:
+def _terms(table: Table, key: str, file_key: str, folder: Path) -> tuple[str, ...]:
     terms: dict[str, None] = {}
     for index, term in table.texts(key):
         if mistake := _term_mistake(term):
-            table.note(f"{key}: {_show(term)} {mistake}", key, index)
+            table.note(f"{key}: {show(term)} {mistake}", key, index)
         terms[term.strip()] = None
     file = table.text(file_key, "")
     if not file:
@@ -285,12 +384,12 @@ def _terms(table: _Table, key: str, file_key: str, folder: Path) -> tuple[str, .
     try:
         lines = _read_beside(folder, file).split("\n")
     except _UnreadableError as error:
-        table.note(f"{file_key} {_show(file)} {error}", file_key)
+        table.note(f"{file_key} {show(file)} {error}", file_key)
         return tuple(terms)
     for number, line in enumerate(lines, 1):
         term = _COMMENT.sub("", line).strip()
         if term and (mistake := _term_mistake(term)):
-            table.note(f"{file_key} {_show(file)}, its line {number}: the term {mistake}", file_key)
+            table.note(f"{file_key} {show(file)}, its line {number}: the term {mistake}", file_key)
             break  # a wrong file would give a mistake a line
         if term:
             terms[term] = None
@@ -315,10 +414,10 @@ def _term_mistake(term: str) -> str:
         return "has no letter, digit or symbol to look for"
     if len(term) > MAX_TERM_CHARS:
         return f"is longer than {MAX_TERM_CHARS} characters"
-    return "holds a control character" if _CONTROL.search(term.strip()) else ""
+    return "holds a control character" if CONTROL.search(term.strip()) else ""
 
 
-def _rule(table: _Table, enabled: Iterable[str], features: Sequence[str]) -> Rule:
+def _rule(table: Table, enabled: Iterable[str], features: Sequence[str]) -> Rule:
     rule = Rule(
         table.name(),
         table.category(enabled),
@@ -338,187 +437,23 @@ def _rule(table: _Table, enabled: Iterable[str], features: Sequence[str]) -> Rul
     return rule
 
 
-def _comparison(table: _Table, text: str, index: int, features: Sequence[str]) -> Comparison | None:
+def _comparison(table: Table, text: str, index: int, features: Sequence[str]) -> Comparison | None:
     found = _COMPARISON.fullmatch(text)
     if not found:
-        table.note(f'{_show(text)} is not a condition such as "links >= 3"', "when", index)
+        table.note(f'{show(text)} is not a condition such as "links >= 3"', "when", index)
         return None
     feature, op, number = found.groups()
     if feature not in features:
-        table.note(f"unknown feature {_show(feature)}{_nearest(feature, features)}", "when", index)
+        table.note(f"unknown feature {show(feature)}{nearest(feature, features)}", "when", index)
     if op not in OPERATORS:
-        table.note(f"unknown operator {_show(op)}; one of {' '.join(OPERATORS)}", "when", index)
+        table.note(f"unknown operator {show(op)}; one of {' '.join(OPERATORS)}", "when", index)
     if not _NUMBER.fullmatch(number) or not abs(value := float(number)) <= MAX_COMPARED:
         wanted = f"{feature} is compared to a number of at most {MAX_COMPARED:.0f}"
-        table.note(f"{wanted}, not {_show(number)}", "when", index)
+        table.note(f"{wanted}, not {show(number)}", "when", index)
         return None
     if ", 0 to 1" in FEATURES.get(feature, "") and not 0 <= value <= 1:
         table.note(f"{feature} is a share from 0 to 1, not {number}", "when", index)
     return Comparison(feature, op, value)
-
-
-# --- reading a table, noting mistakes -----------------------------------------------------------
-
-
-class _Notes:
-    """Mistakes found so far, each at the line of its value or of what should hold it."""
-
-    def __init__(self, text: str) -> None:
-        self.lines = locate(text)
-        self.problems: list[tuple[int, str]] = []
-        self.places: list[Place] = []
-
-    def add(self, place: Place, message: str) -> None:
-        self.places.append(place)
-        while place not in self.lines:
-            place = place[:-1]
-        self.problems.append((self.lines[place], message))
-
-
-class _Table:
-    """One TOML table. Each getter notes what is wrong and then returns a harmless stand-in."""
-
-    def __init__(
-        self, notes: _Notes, place: Place, label: str, data: dict[str, Any], known: Sequence[str]
-    ) -> None:
-        self.notes, self.place, self.label, self.data = notes, place, label, data
-        for key in data:
-            if key not in known:
-                what = "category" if place == ("category",) else "key"
-                self.note(f"unknown {what} {_show(key)}{_nearest(key, known)}", key)
-
-    def note(self, message: str, *below: str | int) -> None:
-        label = f"{self.label}: " if self.label else ""
-        self.notes.add((*self.place, *below), label + message)
-
-    def noted(self, *keys: str) -> bool:
-        """Whether a mistake was found in one of these keys."""
-        places = [(*self.place, key) for key in keys]
-        return any(at[: len(place)] == place for at in self.notes.places for place in places)
-
-    def _get(self, key: str, kinds: tuple[type, ...], wanted: str, required: bool) -> Any:
-        if key not in self.data:
-            if required:
-                self.note(f"{key} is missing")
-            return None
-        value = self.data[key]
-        if type(value) not in kinds:  # exact types: True is no number
-            self.note(f"{key} must be {wanted}, not {_kind(value)}", key)
-            return None
-        return value
-
-    def text(self, key: str, default: str | None = None) -> str:
-        """One line of text; white space in a multi-line string becomes single spaces."""
-        value = self._get(key, (str,), "a text", required=default is None)
-        if value is None:
-            return default or ""
-        line = " ".join(value.split())
-        if not line:
-            self.note(f"{key} is empty", key)
-        elif _CONTROL.search(line):
-            self.note(f"{key} holds a control character", key)
-        return line
-
-    def choice(self, key: str, choices: Sequence[str], default: str | None = None) -> str:
-        value = self._get(key, (str,), "a text", required=default is None)
-        if value is not None and value not in choices:
-            self.note(f"unknown {key} {_show(value)}{_nearest(value, choices)}", key)
-        return value if value in choices else default or ""
-
-    def whole(self, key: str, low: int, high: int, default: int | None = None) -> int:
-        wanted = f"a whole number from {low} to {high}"
-        value = self._get(key, (int,), wanted, required=default is None)
-        if value is not None and not low <= value <= high:
-            self.note(f"{key} must be {wanted}, not {_show(value)}", key)
-        if value is None:
-            return low if default is None else default
-        return int(value)
-
-    def share(self, key: str, or_never: bool = False) -> float:
-        wanted = "a number from 0 to 1" + (", or inf for never" if or_never else "")
-        value = self._get(key, (int, float), wanted, required=True)
-        if value is None:
-            return float("nan")  # compares false with everything: no second mistake follows
-        if not (0 <= value <= 1 or (or_never and value == math.inf)):
-            self.note(f"{key} must be {wanted}, not {_show(value)}", key)
-            return float("nan")
-        return float(value)
-
-    def texts(self, key: str, required: bool = False) -> list[tuple[int, str]]:
-        """Texts of a list, each with its position in it."""
-        found = []
-        for index, value in enumerate(self._get(key, (list,), "a list of texts", required) or ()):
-            if type(value) is str:
-                found.append((index, value))
-            else:
-                self.note(f"{key} must hold texts, not {_kind(value)}", key, index)
-        return found
-
-    def choices(
-        self, key: str, choices: Sequence[str], default: tuple[str, ...]
-    ) -> tuple[str, ...]:
-        if key not in self.data:
-            return default
-        found = self.texts(key)
-        for index, value in found:
-            if value not in choices:
-                self.note(f"{key}: unknown {_show(value)}{_nearest(value, choices)}", key, index)
-        return tuple(dict.fromkeys(value for _, value in found if value in choices))
-
-    def name(self) -> str:
-        """The name of a lexicon or rule, in the form that conditions can refer to."""
-        name = self.text("name")
-        if name and not _NAME.fullmatch(name):
-            self.note("name must be lower-case letters, digits and _, a letter first", "name")
-        return name
-
-    def category(self, enabled: Iterable[str]) -> str:
-        name = self.choice("category", CATEGORIES)
-        if name and name not in enabled:
-            self.note(f"category {name} is not enabled: there is no [category.{name}]", "category")
-        return name
-
-    def table(self, key: str, known: Sequence[str], label: str) -> _Table | None:
-        data = self._get(key, (dict,), "a table", required=False)
-        return None if data is None else _Table(self.notes, (*self.place, key), label, data, known)
-
-    def tables(self, key: str, known: Sequence[str]) -> list[_Table]:
-        """Tables of a list, labelled by their names, which must differ."""
-        found: list[_Table] = []
-        first: dict[str, int] = {}
-        for index, data in enumerate(self._get(key, (list,), f"written as [[{key}]]", False) or ()):
-            if type(data) is not dict:
-                self.note(f"{key} must hold tables, not {_kind(data)}", key, index)
-                continue
-            place, name = (*self.place, key, index), data.get("name")
-            label = f"{key} {_show(name)}" if type(name) is str else f"{key} {index + 1}"
-            found.append(_Table(self.notes, place, label, data, known))
-            if type(name) is str and (earlier := first.setdefault(name, index)) != index:
-                line = self.notes.lines[(*self.place, key, earlier)]
-                found[-1].note(f"line {line} already has a {key} of this name", "name")
-        return found
-
-
-def _nearest(name: str, choices: Sequence[str]) -> str:
-    if close := difflib.get_close_matches(name.lower(), choices):
-        likely = min(close, key=lambda choice: choice[0] != name[0].lower())
-        return f'; did you mean "{likely}"?'
-    return f"; one of {', '.join(choices)}" if len(choices) <= 10 else ""
-
-
-def _kind(value: object) -> str:
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    return {**kinds, list: "a list", dict: "a table"}.get(type(value), "a date or time")
-
-
-def _show(value: object) -> str:
-    if isinstance(value, int) and abs(value) >= 1 << 64:
-        return "a very large number"  # Python refuses to print one of thousands of digits
-    if not isinstance(value, str):
-        return str(value)
-    shown = value if len(value) <= 60 else value[:57] + "..."
-    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
-    return f'"{"".join(escaped)}"'
 
 
 # --- reading files ------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from edgemod.inspection import Inspection
     from edgemod.metrics import Estimate
     from edgemod.policy import Policy, Thresholds
+    from edgemod.rehearsal import Outcome
     from edgemod.report import RunReport
     from edgemod.scoring import Score
     from edgemod.store import ModelEntry
@@ -305,6 +306,29 @@ _AUDITED: Final = {
     "violate among cleared": ("violate", "cleared records"),
     "wrong flags": ("do not violate", "records flagged for {}"),
 }
+
+
+def tests(outcomes: Sequence[Outcome]) -> None:
+    """What became of a policy's test cases, on stdout; the failures in full."""
+    console = _Console()
+    for one in outcomes:
+        if one.passed:
+            continue
+        expected, got = (" as ".join(words) for words in (one.expected, one.got))
+        console.print(f"[red]failed[/] [bold]{_shown(one.name)}[/]: expected {expected}, got {got}")
+        console.print(f"  because: {_shown(one.why)}")
+        console.print(f"  decided by {one.stage}: {_shown(one.reason)}")
+        fired = ", ".join(f"{what} at {start}-{end}" for start, end, what in one.fired)
+        if fired:
+            console.print(f"  fired: {_shown(fired)}")
+        likely = sorted(
+            ((p, name) for name, p in one.probabilities.items() if p is not None), reverse=True
+        )
+        if likely:
+            console.print("  " + ", ".join(f"p_{name} {p:.3f}" for p, name in likely[:3]))
+    passed = sum(one.passed for one in outcomes)
+    told = f"{passed} of {len(outcomes)} tests passed" if outcomes else "the policy holds no tests"
+    console.print(told)
 
 
 def inspection(found: Inspection) -> None:

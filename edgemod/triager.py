@@ -96,6 +96,7 @@ class Examined:
 class Triager:
     """The loaded pipeline for one policy, filter, language model and calibration.
 
+    ``overlay``: one of the policy's, to be in force.
     ``model`` is a name from ``edgemod model list`` or the path of a model that was added;
     None leaves the language model out, so that what the filter does not settle goes to
     review. Not safe for use from two threads at once. Close it, or use it as a context.
@@ -109,9 +110,14 @@ class Triager:
         model: str | None = "default",
         *,
         calibration: str | Path | None = None,
+        overlay: str | None = None,
         threads: int = 1,
     ) -> None:
-        self.policy = policy if isinstance(policy, Policy) else load_policy(_path(policy))
+        if not isinstance(policy, Policy):
+            policy = load_policy(_path(policy), overlay)
+        elif overlay is not None:
+            raise ValueError("name the overlay when the policy is loaded")
+        self.policy = policy
         self.lexicons = features.Lexicons.compile(self.policy.lexicons)
         self.filter = Filter.load(store.quantized_dir() / "filter.safetensors")
         base = Calibration.load(_path(calibration) or default_calibration())

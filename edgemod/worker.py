@@ -151,7 +151,11 @@ def _start(setup: dict[str, Any]) -> Triager:
 
     pa.set_cpu_count(1)
     triager = Triager(
-        setup["policy"], setup["model"], calibration=setup["calibration"], threads=setup["threads"]
+        setup["policy"],
+        setup["model"],
+        calibration=setup["calibration"],
+        overlay=setup["overlay"],
+        threads=setup["threads"],
     )
     # The first worker ever compiles the kernels here, alone; the others find them in the cache.
     triager.triage_batch(pa.record_batch({"text": ["warm"]}))

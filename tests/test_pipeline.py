@@ -361,7 +361,7 @@ def test_changed_plans_are_refused_by_name(
     with pytest.raises(RunError, match=r"changed: chunk_rows \(128 -> 64\)"):
         edgemod.triage(dump, out, chunk_rows=64)
     options = pipeline.Options(
-        (str(dump),), out, None, "default", None, {}, 1, 64, "parquet", None
+        (str(dump),), out, None, "default", None, None, {}, 1, 64, "parquet", None
     )  # fmt: skip
     with pytest.raises(RunError, match=r"chunk_rows \(128 -> 64\)"):
         pipeline.plan(options)

@@ -8,18 +8,21 @@ import os
 import random
 import re
 import tomllib
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from edgemod.errors import PolicyError
+import edgemod
+from edgemod import rehearsal
+from edgemod.errors import PolicyError, RunError
 from edgemod.features import Lexicons, buffers
 from edgemod.kernels.normalise import normalise
 from edgemod.policy import (
@@ -38,7 +41,9 @@ from edgemod.policy import (
     to_json,
 )
 from edgemod.toml_lines import Place, locate
+from edgemod.triager import Triager
 from edgemod.words import CATEGORIES, FEATURES, OPERATORS
+from test_cli import run
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parents[1]
@@ -648,3 +653,112 @@ def test_documented_example_is_a_policy_and_every_name_is_documented(tmp_path: P
     ]
     for name in (*CATEGORIES, *FEATURES, *top, *keys):
         assert f"`{name}`" in page, name
+
+
+# -- test cases and overlays ---------------------------------------------------------------------
+
+CRISIS = (
+    SMALL
+    + """
+[[test]]
+name = "plain"
+text = "nothing\\n to see"
+verdict = "clear"
+why = "It is harmless."
+[overlay.crisis]
+description = "After an attack."
+[overlay.crisis.category.hate]
+severity = 5
+model = { clear_below = 0.01, flag_above = 0.7 }
+[[overlay.crisis.lexicon]]
+name = "wumpus"
+category = "hate"
+terms = ["wumpus"]
+[[overlay.crisis.rule]]
+name = "wumpus_named"
+category = "hate"
+verdict = "flag"
+when = ["lexicon.wumpus >= 1"]
+reason = "It names the wumpus."
+[[overlay.crisis.test]]
+name = "named"
+text = "the wumpus did it"
+verdict = "flag"
+category = "hate"
+why = "So it was decided."
+"""
+)
+
+
+def test_an_overlay_comes_before_the_policy(tmp_path: Path) -> None:
+    path = write(tmp_path, CRISIS)
+    plain, crisis = load_policy(path), load_policy(path, "crisis")
+    assert (plain.overlays, plain.overlay) == (("crisis",), "")
+    assert (crisis.overlays, crisis.overlay) == (("crisis",), "crisis")
+    assert [rule.name for rule in crisis.rules] == ["wumpus_named", "bad_words"]
+    assert [lexicon.name for lexicon in crisis.lexicons] == ["wumpus", "bad"]
+    assert [case.name for case in crisis.tests] == ["named", "plain"]
+    assert crisis.categories[0] == replace(
+        plain.categories[0], severity=5, model=Thresholds(0.01, 0.7)
+    )
+    # What decides is in the fingerprint, and nothing else is.
+    assert plain.fingerprint == load_policy(write(tmp_path, SMALL, "small.toml")).fingerprint
+    assert crisis.fingerprint != plain.fingerprint
+    with pytest.raises(PolicyError, match='no overlay "flood"'):
+        load_policy(path, "flood")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ('verdict = "clear"\nwhy', 'verdict = "maybe"\nwhy', 20, 'unknown verdict "maybe"'),
+        ('why = "It is harmless."\n', "", 17, "why is missing"),
+        ("severity = 5\nmodel", "severity = 6\nmodel", 25, "severity must be"),
+        ("lexicon.wumpus >= 1", "lexicon.wumpsu >= 1", 35, "unknown feature"),
+        ('"the wumpus did it"', "3", 39, "text must be a text"),
+        ('description = "After an attack."\n', "", 22, "description is missing"),
+        ("[[overlay.crisis.rule]]", "[overlay.crisis.rule]", 31, "must be written as"),
+    ],
+)
+def test_mistakes_in_cases_and_overlays_have_their_lines(
+    tmp_path: Path, old: str, new: str, line: int, message: str
+) -> None:
+    assert CRISIS.count(old) == 1
+    found = problems(tmp_path, CRISIS.replace(old, new))
+    assert any(message in text for _, text in found), found
+    assert line in [number for number, _ in found], found
+
+
+def test_the_shipped_policy_passes_its_own_tests(triager: Triager) -> None:
+    outcomes = rehearsal.run_tests(triager)
+    assert len(outcomes) >= 10
+    assert [(one.name, one.expected, one.got) for one in outcomes if not one.passed] == []
+
+
+def test_failures_are_shown_with_what_fired(tmp_path: Path) -> None:
+    path = write(tmp_path, CRISIS.replace('text = "nothing', 'text = "grue! nothing'))
+    result = run("policy", "test", path, "--model", "none")
+    assert result.returncode == 1
+    assert "failed plain: expected clear, got review" in result.stdout
+    assert "It contains a bad word." in result.stdout
+    assert "bad at 0-4" in result.stdout
+    result = run("policy", "test", path, "--model", "none", "--overlay", "crisis", "--json")
+    tests = json.loads(result.stdout)["tests"]
+    assert [(one["name"], one["passed"]) for one in tests] == [("named", True), ("plain", False)]
+    result = run("policy", "test", write(tmp_path, SMALL), "--model", "none")
+    assert (result.returncode, result.stdout) == (0, "the policy holds no tests\n")
+
+
+def test_a_run_with_an_overlay_is_another_run(tmp_path: Path) -> None:
+    path, dump = write(tmp_path, CRISIS), tmp_path / "d.parquet"
+    pq.write_table(pa.table({"text": ["the wumpus did it", "good morning"]}), dump)
+    out = tmp_path / "out"
+    plain = edgemod.triage(dump, out, policy=path, model=None, workers=1)
+    assert "flag" not in plain.verdicts
+    with pytest.raises(RunError, match="changed: "):
+        edgemod.triage(dump, out, policy=path, model=None, workers=1, overlay="crisis")
+    crisis = edgemod.triage(
+        dump, out, policy=path, model=None, workers=1, overlay="crisis", restart=True
+    )
+    assert crisis.verdicts["flag"] == 1
+    assert crisis.plan["overlay"] == "crisis"

@@ -41,6 +41,9 @@ POLICY = Policy(
     stages=("rule", "filter", "model"),
     lexicons=(),
     rules=(),
+    tests=(),
+    overlays=(),
+    overlay="",
     fingerprint="",
     categories=tuple(
         Category(name, severity, f"What {name} means.", None, None)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,15 +24,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from edgemod import bounds, formats, records, review, run_folder
-from edgemod.errors import InputError, RunError
+from edgemod import bounds, originals, review, run_folder
+from edgemod.errors import InputError
 from edgemod.labels import INCLUSION, UNSAFE, read_groups, read_inclusion, read_labels
 from edgemod.metrics import Estimate
 from edgemod.parts import write_part
 from edgemod.policy import Policy, load_policy
-from edgemod.records import Columns
 from edgemod.review import ReviewSummary
-from edgemod.sources import Source, discover
+from edgemod.sources import discover
 from edgemod.words import ANY, OUTPUTS, Verdict
 
 FLOOR: Final = 0.5
@@ -85,17 +84,16 @@ def sample(
             where="--policy",
             fix="Name the one that the run was made with.",
         )
-    sources = _inputs(state)
+    sources = originals.inputs(state)
     parts = sorted((run / "decisions").glob("part-*.parquet"))
     p = np.concatenate([np.zeros(0, np.float32), *(_column(part) for part in parts)])
     chance = chances(p, n)
     drawn = np.flatnonzero(np.random.default_rng(seed).random(len(p)) < chance)
-    columns = Columns(**{**state["plan"]["columns"], "notices": ()})
-    columns = replace(columns, text=tuple(columns.text))
+    columns = originals.columns(state)
     with tempfile.TemporaryDirectory(prefix="edgemod-") as folder:
         files: list[Path] = []
         for decisions, inclusion in _drawn(parts, drawn, chance):
-            for number, piece in enumerate(_texts(decisions, sources, columns, policy)):
+            for number, piece in enumerate(originals.chunks(decisions, sources, columns, policy)):
                 chunk, rows = piece
                 table = review.queued(
                     chunk, decisions.take(rows), policy, np.arange(len(rows)),
@@ -107,21 +105,6 @@ def sample(
                 files.append(Path(folder) / f"{len(files):06d}.parquet")
                 write_part(table, files[-1])
         return review.export(files, Path(out), format=format)
-
-
-def _inputs(state: dict[str, Any]) -> dict[str, Source]:
-    """The input files of a run by the path that its decisions show."""
-    found = {}
-    for entry in state["inputs"]:
-        (source,) = discover([entry["file"]])
-        found[entry["path"]] = replace(source, path=entry["path"])
-    if records.fingerprint([*found.values()]) != state["plan"]["input"]:
-        raise InputError(
-            "has changed since the run",
-            where=", ".join(found),
-            fix="Audit the run with the input that it read, or triage this one.",
-        )
-    return found
 
 
 def _column(part: Path) -> npt.NDArray[np.float32]:
@@ -143,39 +126,6 @@ def _drawn(
             if len(rows):
                 yield file.read().take(pa.array(rows - start)), chance[rows]
             start = stop
-
-
-def _texts(
-    decisions: pa.Table, sources: dict[str, Source], columns: Columns, policy: Policy
-) -> Iterator[tuple[records.Chunk, npt.NDArray[np.int64]]]:
-    """Chunks of the texts of decisions, and which rows of ``decisions`` each holds."""
-    of = np.array(decisions["source"].to_pylist())
-    row = decisions["source_row"].to_numpy()
-    names = [name for name in vars(columns).values() if isinstance(name, str)]
-    for path in dict.fromkeys(of.tolist()):
-        rows = np.flatnonzero(of == path)
-        rows = rows[np.argsort(row[rows], kind="stable")]
-        wanted, done = row[rows], 0
-        runs = formats.rows(sources[path], [*columns.text, *names], int(wanted[0]))
-        for part in formats.only(runs, wanted):
-            chunk = records.chunk_of(part, columns, max_text_bytes=policy.max_text_bytes)
-            here = rows[done : done + part.count]
-            done += part.count
-            known = decisions.select(["record_id", "source", "source_row"]).take(pa.array(here))
-            named = chunk.records
-            for name in known.column_names:
-                at = named.schema.get_field_index(name)
-                column = known[name].combine_chunks().cast(named.schema.field(name).type)
-                named = named.set_column(at, named.schema.field(name), column)
-            yield replace(chunk, records=named), here
-            if done == len(rows):
-                break
-        if done < len(rows):
-            raise RunError(
-                "has fewer rows than the run decided",
-                where=path,
-                fix="Audit the run with the input that it read.",
-            )
 
 
 # -- what the labels say -----------------------------------------------------------------------

@@ -542,6 +542,54 @@ def calibrate(
         screen.calibration(made, out)
 
 
+# -- explain -----------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False), metavar="OUT")
+@click.argument("record_id", metavar="RECORD_ID")
+@_with_models
+@click.option("--overlay", metavar="NAME", help="The overlay that the run had in force.")
+@click.option("--notice", is_flag=True, help="Write the statement for the person concerned.")
+@click.option(
+    "--contact",
+    metavar="TEXT",
+    default="[your contact address]",
+    help="With --notice: where to contest the decision.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a page.")
+def explain(
+    run: Path,
+    record_id: str,
+    policy: str | None,
+    model: str,
+    calibration: str | None,
+    overlay: str | None,
+    notice: bool,
+    contact: str,
+    as_json: bool,
+) -> None:
+    """Show everything that led to one decision of a complete run; its text is shown, too.
+
+    What was decided and why, features and what fired, the words that weigh most in the filter, the
+    language model's probabilities window by window, thresholds and certificate. The input of the
+    run must be unchanged, policy and models those of the run.
+    """
+    from edgemod import explain as explaining
+    from edgemod import screen
+    from edgemod.triager import Triager
+
+    chosen = None if model == "none" else model
+    with Triager(policy, chosen, calibration=calibration, overlay=overlay) as triager:
+        found = explaining.explain(run, record_id, triager)
+    if notice:
+        click.echo(explaining.notice(found, contact), nl=False)
+    elif as_json:
+        click.echo(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        screen.explanation(found)
+
+
 # -- audit -------------------------------------------------------------------------------------
 
 

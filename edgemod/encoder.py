@@ -217,6 +217,12 @@ class Encoder:
                 continue  # its row stays NaN, which sends it to a person
         return result
 
+    def by_window(self, text: str) -> Floats:
+        """Log-odds of every window of one text, (windows, 10). Raises ``ModelError`` on failure."""
+        (form,) = normal_forms(pa.array([text], pa.large_string()))
+        found = [self._window(w) for piece in pieces(form) for w in self._windows(piece)]
+        return np.stack(found) if found else np.zeros((0, len(OUTPUTS)), np.float32)
+
     def vector(self, window: Tokens) -> Floats:
         """Return the mean vector (n_embd,) of one window of content tokens.
 

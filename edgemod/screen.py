@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from edgemod.calibrate import Calibrated
     from edgemod.checkup import Finding
     from edgemod.evaluation import Evaluation
+    from edgemod.explain import Explanation
     from edgemod.inspection import Inspection
     from edgemod.metrics import Estimate
     from edgemod.policy import Policy, Thresholds
@@ -329,6 +330,44 @@ def tests(outcomes: Sequence[Outcome]) -> None:
     passed = sum(one.passed for one in outcomes)
     told = f"{passed} of {len(outcomes)} tests passed" if outcomes else "the policy holds no tests"
     console.print(told)
+
+
+def explanation(found: Explanation) -> None:
+    """Everything that led to one decision, on stdout."""
+    console = _Console()
+    row = found.decision
+    verdict = f"[{_COLOURS[row['verdict']]}]{row['verdict']}[/]"
+    where = f"{row['source']}#{row['source_row']}"
+    console.print(f"[bold]{_shown(row['record_id'])}[/] ({_shown(where)}): {verdict}")
+    if found.others:
+        console.print(
+            f"{found.others} more records have this id; this is the first", style="yellow"
+        )
+    console.print(f"why: {_shown(row['reason'])}; settled by {row['stage']}")
+    if found.rule:
+        when = ", ".join(f"{c['feature']} {c['op']} {c['value']:g}" for c in found.rule["when"])
+        console.print(f"the rule's conditions: {_shown(when)}")
+    if found.category:
+        console.print(f"{found.category}: {_shown(found.definition)}")
+    console.print(f"\n{_shown(found.text)}\n", style="cyan")
+    table = _table("category", "decided by", "filter clear, flag", "model clear, flag", "windows")
+    for name, stages in found.thresholds.items():
+        p = row[f"p_{name}"]
+        pairs = (
+            ", ".join("-" if v is None else f"{v:.3f}" for v in stages[stage].values())
+            for stage in ("filter", "model")
+        )
+        windows = " ".join(f"{window[name]:.3f}" for window in found.windows[:8])
+        table.add_row(name, "-" if p is None else f"{p:.3f}", *pairs, windows)
+    console.print(table)
+    for start, end, what in found.fired:
+        console.print(f"fired: {_shown(what)} at {start}-{end}")
+    words = ", ".join(f"{_shown(found.text[w.start : w.end])} {w.adds:+.2f}" for w in found.words)
+    if words:
+        console.print(f"words that weigh most in the filter: {words}")
+    values = ", ".join(f"{name} {value:.3g}" for name, value in found.features.items())
+    console.print(f"features: {values}", style="dim")
+    console.print(f"policy: {_shown(found.policy)}; calibration: {_shown(found.calibration)}")
 
 
 def inspection(found: Inspection) -> None:

@@ -1,0 +1,237 @@
+"""Everything that led to one decision of a finished run, and a statement for the person concerned.
+
+The record is scored again with the models, policy and calibration of the run, which must be the
+same by their fingerprints, and the decision must come out as it did.
+
+What a word adds to the filter's score is measured by taking it out (occlusion; Li et al. 2016,
+"Understanding neural networks through representation erasure"): the filter is linear in n-grams,
+but the n-grams of neighbours overlap. The language model's probability is told window by window:
+a text has the greatest of them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from edgemod import features, originals, run_folder
+from edgemod.encoder import Encoder
+from edgemod.errors import InputError, RunError
+from edgemod.records import Chunk
+from edgemod.triager import Triager
+from edgemod.words import ANY, FEATURES, OUTPUTS
+
+WORDS: Final = 10
+"""Words told of, those first that add most."""
+_MOST_WORDS: Final = 400
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word at code points ``start`` to ``end``, and the log-odds that the filter's score of the
+    deciding category (else of ``any``) falls by without it."""
+
+    start: int
+    end: int
+    adds: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All of one decision. Offsets count code points of ``text``, the one that decided.
+
+    ``decision``: its row. ``features``: those that are not 0. ``fired``: (start, end, what) of
+    lexicon hits, links and personal data. ``rule``: the rule that settled it, with its conditions.
+    ``windows``: probabilities of each window that the language model reads, by output.
+    ``thresholds``: by category and stage, clear_below and flag_above (None: never).
+    """
+
+    text: str
+    decision: dict[str, Any]
+    category: str | None
+    definition: str
+    rule: dict[str, Any] | None
+    features: dict[str, float]
+    fired: tuple[tuple[int, int, str], ...]
+    words: tuple[Word, ...]
+    windows: tuple[dict[str, float], ...]
+    thresholds: dict[str, dict[str, dict[str, float | None]]]
+    calibration: str
+    certificate: dict[str, Any] | None
+    policy: str
+    others: int
+    """Other records of the run that have this id."""
+
+
+def explain(run: str | Path, record_id: str, triager: Triager) -> Explanation:
+    """Explain the first record of a complete run that is called ``record_id``.
+
+    ``triager`` as the run had it. Raises RunError if ``run`` is no complete run or decides
+    otherwise now, InputError if it has no such record, if its input has changed, or if policy or
+    models are not those of the run.
+    """
+    run = Path(run)
+    state = run_folder.complete_state(run)
+    for name, found in triager.fingerprints().items():
+        if state["plan"][name] != found:
+            raise InputError(
+                f"is not that of the run ({str(state['plan'][name])[:12]}, not {found[:12]})",
+                where=f"--{name}",
+                fix="Name the one that the run was made with.",
+            )
+    decision = _decision(run, record_id)
+    sources, columns = originals.inputs(state), originals.columns(state)
+    wanted = decision.slice(0, 1)
+    ((chunk, _),) = originals.chunks(wanted, sources, columns, triager.policy)
+    again = triager.triage_chunk(chunk)[0].to_pylist()[0]
+    row = wanted.to_pylist()[0]
+    if row["duplicate_of"] is None and (again["verdict"], again["reason"]) != (
+        row["verdict"],
+        row["reason"],
+    ):
+        raise RunError(
+            "decides otherwise now; its context may have been another record",
+            where=f"{row['source']}#{row['source_row']}",
+            fix="Explain it with the edgemod, models and policy of the run.",
+        )
+    return _explained(triager, chunk, row, decision.num_rows - 1)
+
+
+def _decision(run: Path, record_id: str) -> pa.Table:
+    """The decisions of all records with an id, in order."""
+    found = []
+    for part in sorted((run / "decisions").glob("part-*.parquet")):
+        with pq.ParquetFile(part) as file:
+            table = file.read()
+        found.append(table.filter(pc.equal(table["record_id"], record_id)))
+    rows = pa.concat_tables(found) if found else None
+    if rows is None or not rows.num_rows:
+        raise InputError(
+            f"no record is called '{record_id}'",
+            where=str(run),
+            fix="Ids are in the column record_id of decisions/.",
+        )
+    return rows
+
+
+def _explained(triager: Triager, chunk: Chunk, row: dict[str, Any], others: int) -> Explanation:
+    message = -1 if row["message"] is None else row["message"]
+    of = chunk.texts["message"].to_pylist().index(message)
+    text = chunk.texts["text"][of].as_py() or ""
+    texts = pa.array([text], pa.large_string())
+    measured = features.extract(texts, triager.lexicons)
+    category = row["category"]
+    output = category or ANY
+    named = {c.name: c for c in triager.policy.categories}
+    rule = next(
+        (asdict(r) for r in triager.policy.rules if row["reason"] == f"rule {r.name}: {r.reason}"),
+        None,
+    )
+    windows: list[dict[str, float]] = []
+    if isinstance(triager.model, Encoder) and text:
+        scores = triager.model.by_window(text)
+        beside = np.repeat(triager.filter.scores(measured.normalised), len(scores), axis=0)
+        p = triager.calibration.probabilities("cascade", beside, scores)
+        windows = [dict(zip(OUTPUTS, values.tolist(), strict=True)) for values in p]
+    return Explanation(
+        text=text,
+        decision=row,
+        category=category,
+        definition=named[category].definition if category in named else "",
+        rule=rule,
+        features={
+            name: float(value)
+            for name, value in zip(FEATURES, measured.values[0].tolist(), strict=True)
+            if value
+        },
+        fired=tuple((s.start, s.end, s.what) for s in features.spans(text, triager.lexicons)),
+        words=_words(triager, text, OUTPUTS.index(output)),
+        windows=tuple(windows),
+        thresholds={
+            name: {
+                stage: _pair(triager, stage, OUTPUTS.index(name)) for stage in ("filter", "model")
+            }
+            for name in (*named, ANY)
+        },
+        calibration=triager.calibration.note,
+        certificate=None
+        if triager.calibration.certificate is None
+        else {k: triager.calibration.certificate[k] for k in ("goal", "holds")},
+        policy=f"{triager.policy.name} {triager.policy.version}",
+        others=others,
+    )
+
+
+def _pair(triager: Triager, stage: Any, k: int) -> dict[str, float | None]:
+    limits = triager.limits(stage)
+    pair = {"clear_below": float(limits.clear_below[k]), "flag_above": float(limits.flag_above[k])}
+    return {name: None if math.isinf(value) else value for name, value in pair.items()}
+
+
+def _words(triager: Triager, text: str, k: int) -> tuple[Word, ...]:
+    """The words that add most to the filter's score of an output."""
+    found = [*re.finditer(r"\S+", text)][:_MOST_WORDS]
+    if len(found) < 2:
+        return ()
+    without = [text[: one.start()] + text[one.end() :] for one in found]
+    column = pa.array([text, *without], pa.large_string())
+    scores = triager.filter.scores(features.extract(column, triager.lexicons).normalised)[:, k]
+    adds = scores[0] - scores[1:]
+    words = [
+        Word(one.start(), one.end(), round(float(more), 3))
+        for one, more in zip(found, adds, strict=True)
+        if more > 0
+    ]
+    return tuple(sorted(words, key=lambda word: (-word.adds, word.start))[:WORDS])
+
+
+def notice(explained: Explanation, contact: str) -> str:
+    """The statement for the person concerned, in plain language.
+
+    It quotes nothing of the record, names the rule or category, says how far automation went and
+    how to contest. ``contact``: where to write.
+    """
+    row = explained.decision
+    what = {
+        "clear": "It stays as it is.",
+        "flag": "It was marked as breaking our rules.",
+        "review": "It was put before a person, who decides what becomes of it.",
+    }[row["verdict"]]
+    lines = [
+        f"Your contribution {row['record_id']}",
+        "",
+        f"What was decided. {what}",
+        "",
+    ]
+    if explained.category:
+        name = explained.category.replace("_", " ")
+        lines += [
+            f"On what ground. The rule on {name} of our policy ({explained.policy}): "
+            f"{explained.definition}",
+            "",
+        ]
+    how = {
+        "rule": f"A fixed rule found it: {explained.rule['reason'] if explained.rule else ''}",
+        "filter": "A program that knows words and phrases judged it.",
+        "model": "A program that was trained on examples judged it.",
+        "duplicate": "It is the same as another contribution, and was judged with it.",
+        "status": "It could not be judged by a program.",
+    }[row["stage"]]
+    lines += [f"How. {how}", ""]
+    lines += [
+        "Automation. The contribution was found and judged by automated means, without a person."
+        if row["verdict"] != "review"
+        else "Automation. Automated means chose it for a person to look at; no program decides it.",
+        "",
+        "Such programs make mistakes. If you think that this is one, write to "
+        f"{contact} and name the contribution as above. A person will look at it.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,78 @@
+"""The input records behind the decisions of a finished run: decisions hold no text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from edgemod import formats, records
+from edgemod.errors import InputError, RunError
+from edgemod.policy import Policy
+from edgemod.records import Chunk, Columns
+from edgemod.sources import Source, discover
+
+
+def inputs(state: dict[str, Any]) -> dict[str, Source]:
+    """The input files of a run (``run_folder.complete_state``) by the path that decisions show.
+
+    Raises InputError if one is gone or has changed since.
+    """
+    found = {}
+    for entry in state["inputs"]:
+        (source,) = discover([entry["file"]])
+        found[entry["path"]] = replace(source, path=entry["path"])
+    if records.fingerprint([*found.values()]) != state["plan"]["input"]:
+        raise InputError(
+            "has changed since the run",
+            where=", ".join(found),
+            fix="Restore the input that the run read, or triage this one.",
+        )
+    return found
+
+
+def columns(state: dict[str, Any]) -> Columns:
+    """The columns that a run read."""
+    named = Columns(**{**state["plan"]["columns"], "notices": ()})
+    return replace(named, text=tuple(named.text))
+
+
+def chunks(
+    decisions: pa.Table, sources: dict[str, Source], columns: Columns, policy: Policy
+) -> Iterator[tuple[Chunk, npt.NDArray[np.int64]]]:
+    """The records of decisions as chunks, and which rows of ``decisions`` each holds.
+
+    Named as the decisions name them. What a thread said before is not known here. Raises RunError
+    if a file has fewer rows than were decided.
+    """
+    of = np.array(decisions["source"].to_pylist())
+    row = decisions["source_row"].to_numpy()
+    names = [name for name in vars(columns).values() if isinstance(name, str)]
+    for path in dict.fromkeys(of.tolist()):
+        rows = np.flatnonzero(of == path)
+        rows = rows[np.argsort(row[rows], kind="stable")]
+        wanted, done = row[rows], 0
+        runs = formats.rows(sources[path], [*columns.text, *names], int(wanted[0]))
+        for part in formats.only(runs, wanted):
+            chunk = records.chunk_of(part, columns, max_text_bytes=policy.max_text_bytes)
+            here = rows[done : done + part.count]
+            done += part.count
+            known = decisions.select(["record_id", "source", "source_row"]).take(pa.array(here))
+            named = chunk.records
+            for name in known.column_names:
+                at = named.schema.get_field_index(name)
+                column = known[name].combine_chunks().cast(named.schema.field(name).type)
+                named = named.set_column(at, named.schema.field(name), column)
+            yield replace(chunk, records=named), here
+            if done == len(rows):
+                break
+        if done < len(rows):
+            raise RunError(
+                "has fewer rows than the run decided",
+                where=path,
+                fix="Restore the input that the run read.",
+            )

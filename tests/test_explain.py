@@ -1,0 +1,92 @@
+"""Everything that led to one decision, from a finished run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import edgemod
+from edgemod import explain
+from edgemod.errors import InputError
+from edgemod.triager import Triager
+from test_cli import run
+
+TEXTS = {
+    "card": "my card is 4111 1111 1111 1111 thanks",
+    "rude": "you are a worthless idiot and everyone hates you",
+    "kind": "thank you for the lovely evening, see you on Sunday",
+    "long": "we walked along the river. " * 60
+    + "you are a worthless idiot. "
+    + "it was warm. " * 60,
+    "none": "",
+}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("explained")
+    pq.write_table(pa.table({"id": [*TEXTS, "kind"], "text": [*TEXTS.values(), "another"]}),
+                   folder / "in.parquet")  # fmt: skip
+    edgemod.triage(folder / "in.parquet", folder / "out", workers=1)
+    return folder / "out"
+
+
+def test_a_rule_is_named_with_what_it_found(out: Path, triager: Triager) -> None:
+    found = explain.explain(out, "card", triager)
+    assert found.text == TEXTS["card"]
+    assert found.decision["verdict"] == "flag"
+    assert found.rule is not None
+    assert found.rule["when"][0]["feature"] == "cards"
+    assert found.features["cards"] == 1
+    (start, end, _) = next(one for one in found.fired if one[2] == "cards")
+    assert TEXTS["card"][start:end] == "4111 1111 1111 1111"
+
+
+def test_words_and_windows_add_up_to_the_decision(out: Path, triager: Triager) -> None:
+    found = explain.explain(out, "rude", triager)
+    assert {found.text[w.start : w.end] for w in found.words[:3]} & {"idiot", "worthless"}
+    assert [w.adds for w in found.words] == sorted((w.adds for w in found.words), reverse=True)
+    found = explain.explain(out, "long", triager)
+    assert len(found.windows) > 3
+    worst = max(window["any"] for window in found.windows)
+    assert worst > 3 * sorted(window["any"] for window in found.windows)[0]
+    if found.decision["stage"] == "model":
+        assert found.decision["p_any"] == pytest.approx(worst, abs=0.02)
+
+
+def test_ids_that_are_there_twice_or_not_at_all(out: Path, triager: Triager) -> None:
+    found = explain.explain(out, "kind", triager)
+    assert (found.others, found.text) == (1, TEXTS["kind"])
+    with pytest.raises(InputError, match="no record is called 'nobody'"):
+        explain.explain(out, "nobody", triager)
+    assert explain.explain(out, "none", triager).words == ()
+
+
+def test_the_statement_quotes_nothing_and_says_how_to_contest(out: Path, triager: Triager) -> None:
+    for name, part in (
+        ("card", "fixed rule"),
+        ("rude", "program"),
+        ("none", "could not be judged"),
+    ):
+        told = explain.notice(explain.explain(out, name, triager), "appeals@example.org")
+        assert part in told
+        assert "appeals@example.org" in told
+        assert "4111" not in told
+        assert "idiot" not in told
+
+
+def test_the_command(out: Path) -> None:
+    result = run("explain", out, "rude")
+    assert result.returncode == 0, result.stderr
+    for part in (TEXTS["rude"], "words that weigh most", "features: ", "settled by"):
+        assert part in result.stdout
+    told = json.loads(run("explain", out, "card", "--json").stdout)
+    assert told["category"] == "pii"
+    assert "How to" not in run("explain", out, "card", "--notice", "--contact", "us").stdout
+    result = run("explain", out, "rude", "--model", "none")
+    assert result.returncode == 1
+    assert "--model: is not that of the run" in result.stderr

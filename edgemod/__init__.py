@@ -24,6 +24,7 @@ _HOME = {
     "RunReport": "report",
     "Score": "scoring",
     "Triager": "triager",
+    "calibrate": "calibrating",
     "evaluate": "evaluation",
     "filter_scores": "scoring",
     "load_policy": "policy",
@@ -41,6 +42,7 @@ __all__ = [
     "Score",
     "Triager",
     "__version__",
+    "calibrate",
     "evaluate",
     "filter_scores",
     "load_policy",
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from edgemod.calibrating import calibrate
     from edgemod.errors import EdgemodError
     from edgemod.evaluation import Evaluation, evaluate
     from edgemod.pipeline import triage

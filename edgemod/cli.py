@@ -524,8 +524,7 @@ def calibrate(
     choose, half test. A risk that they cannot certify is named, with about how many labels more
     would; what is not certified goes to review. Exits 0 either way: read the table.
     """
-    from edgemod import calibrate as calibrating
-    from edgemod import pipeline, screen
+    from edgemod import calibrating, pipeline, screen
 
     made = calibrating.calibrate(
         labels,
@@ -733,6 +732,151 @@ def policy_test(
         screen.tests(outcomes)
     if not all(one.passed for one in outcomes):
         raise click.exceptions.Exit(1)
+
+
+@policy.command("backtest")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("labels", nargs=-1, required=True, metavar="LABELS...")
+@_with_text
+@click.option("--overlay", metavar="NAME", help="With this overlay of the policy in force.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def policy_backtest(
+    file: Path, labels: tuple[str, ...], text: tuple[str, ...], overlay: str | None, as_json: bool
+) -> None:
+    """Show what each rule, word list and term of a policy catches among labelled records.
+
+    LABELS are Parquet files as for 'edgemod evaluate'. Of each: hits, precision, recall, violating
+    records that nothing else catches, and what it overlaps with most; what never fires is dead. No
+    model runs.
+    """
+    from edgemod import rehearsal, screen
+    from edgemod.policy import load_policy
+
+    found = rehearsal.backtest(load_policy(file, overlay), labels, text=text)
+    if as_json:
+        click.echo(json.dumps({"catches": [dataclasses.asdict(one) for one in found]}, indent=2))
+    else:
+        screen.catches(found)
+
+
+_with_records = _options(
+    click.option(
+        "--on",
+        required=True,
+        metavar="OUT_OR_INPUT",
+        help="A complete run, whose input is read, or files as for 'edgemod triage'.",
+    ),
+    _with_text,
+    click.option(
+        "--model",
+        metavar="NAME",
+        default="default",
+        show_default=True,
+        help="Language model, or 'none' to do without.",
+    ),
+    click.option("--calibration", metavar="FILE", help="Calibration. Default: the one that ships."),
+)
+
+
+@policy.command("diff")
+@click.argument("old", type=click.Path(path_type=Path), metavar="OLD")
+@click.argument("new", type=click.Path(path_type=Path), metavar="NEW")
+@_with_records
+@click.option("--overlay", metavar="NAME", help="With this overlay of NEW in force.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def policy_diff(
+    old: Path,
+    new: Path,
+    on: str,
+    text: tuple[str, ...],
+    model: str,
+    calibration: str | None,
+    overlay: str | None,
+    as_json: bool,
+) -> None:
+    """Show which records NEW decides otherwise than OLD, and why.
+
+    How many move from which verdict to which, for what reason, the ids of the first, what becomes
+    of the review load of each category, and in which files most moves. The language model reads
+    each text once.
+    """
+    from edgemod import rehearsal, screen
+    from edgemod.triager import Triager
+
+    chosen = None if model == "none" else model
+    with (
+        Triager(old, chosen, calibration=calibration) as before,
+        Triager(new, chosen, calibration=calibration, overlay=overlay, beside=before) as after,
+    ):
+        limit = max(before.policy.max_text_bytes, after.policy.max_text_bytes)
+        found = rehearsal.compare(before, after, rehearsal.chunks_of(on, limit, text=text))
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        screen.diff(found)
+
+
+@policy.command("drill")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--overlay", required=True, metavar="NAME", help="The overlay to try.")
+@click.option("--reviewers", type=click.IntRange(1), required=True, metavar="N", help="People.")
+@click.option(
+    "--per-hour",
+    type=click.FloatRange(0, min_open=True),
+    default=60,
+    show_default=True,
+    metavar="N",
+    help="Records that each of them reads an hour.",
+)
+@click.option(
+    "--shift",
+    type=click.FloatRange(0, min_open=True),
+    default=8,
+    show_default=True,
+    metavar="HOURS",
+    help="Hours they have; what they do not get to is counted.",
+)
+@_with_records
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def policy_drill(
+    file: Path,
+    overlay: str,
+    reviewers: int,
+    per_hour: float,
+    shift: float,
+    on: str,
+    text: tuple[str, ...],
+    model: str,
+    calibration: str | None,
+    as_json: bool,
+) -> None:
+    """Replay an archive with an overlay in force, before a crisis does.
+
+    Shows what moves, the size of the review queue with and without it, the hours that the reviewers
+    need for it, what they do not get to, by category, and which test cases of the policy fail.
+    """
+    from edgemod import rehearsal, screen
+    from edgemod.triager import Triager
+
+    chosen = None if model == "none" else model
+    with (
+        Triager(file, chosen, calibration=calibration) as before,
+        Triager(file, chosen, calibration=calibration, overlay=overlay, beside=before) as after,
+    ):
+        found = rehearsal.drill(
+            before,
+            after,
+            rehearsal.chunks_of(on, before.policy.max_text_bytes, text=text),
+            reviewers=reviewers,
+            per_hour=per_hour,
+            shift=shift,
+        )
+    if as_json:
+        told = {**vars(found), "diff": found.diff.to_json()}
+        told["failing"] = [dataclasses.asdict(one) for one in found.failing]
+        click.echo(json.dumps(told, indent=2))
+    else:
+        screen.drill(found)
 
 
 @policy.command("show")

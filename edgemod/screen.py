@@ -34,14 +34,14 @@ from edgemod.words import OUTPUTS
 if TYPE_CHECKING:
     from edgemod import pipeline
     from edgemod.audit import Share
-    from edgemod.calibrate import Calibrated
+    from edgemod.calibrating import Calibrated
     from edgemod.checkup import Finding
     from edgemod.evaluation import Evaluation
     from edgemod.explain import Explanation
     from edgemod.inspection import Inspection
     from edgemod.metrics import Estimate
     from edgemod.policy import Policy, Thresholds
-    from edgemod.rehearsal import Outcome
+    from edgemod.rehearsal import Catch, Diff, Drill, Outcome
     from edgemod.report import RunReport
     from edgemod.scoring import Score
     from edgemod.store import ModelEntry
@@ -330,6 +330,85 @@ def tests(outcomes: Sequence[Outcome]) -> None:
     passed = sum(one.passed for one in outcomes)
     told = f"{passed} of {len(outcomes)} tests passed" if outcomes else "the policy holds no tests"
     console.print(told)
+
+
+def catches(found: Sequence[Catch]) -> None:
+    """What rules, lexicons and terms catch, on stdout."""
+    console = _Console()
+    for kind, of_kind in itertools.groupby(found, lambda one: one.kind):
+        some = [*of_kind]
+        alive = [one for one in some if one.hits]
+        table = _table(kind, "label", "hits", "precision", "recall", "only this", "overlaps most")
+        for one in alive[:_MOST_SHOWN]:
+            other = "" if one.overlap is None else f"{_shown(one.overlap[0])} {one.overlap[1]:.0%}"
+            table.add_row(
+                _shown(one.name),
+                one.label,
+                f"{one.hits:,}",
+                share(one.precision),
+                share(one.recall),
+                f"{one.unique:,}",
+                other,
+            )
+        console.print(table)
+        if len(alive) > _MOST_SHOWN:
+            console.print(f"and {len(alive) - _MOST_SHOWN:,} more: --json has all", style="dim")
+        dead = [_shown(one.name) for one in some if not one.hits]
+        if dead:
+            told = f"dead, {len(dead):,} of {len(some):,} {kind}s"
+            console.print(f"{told}: {', '.join(dead[:_MOST_SHOWN])}", style="yellow")
+
+
+def diff(found: Diff) -> None:
+    """How two policies decide, on stdout."""
+    console = _Console()
+    table = _table("from", "to", "records", "share", "the first")
+    for (old, new), count in sorted(found.moved.items(), key=lambda item: -item[1]):
+        if old != new:
+            first = ", ".join(map(_shown, found.ids[old, new][:3]))
+            table.add_row(old, new, f"{count:,}", _share(count, found.records), first)
+    moved = sum(n for (old, new), n in found.moved.items() if old != new)
+    console.print(f"[bold]{moved:,}[/] of {found.records:,} records are decided otherwise")
+    if not moved:
+        return
+    console.print(table)
+    why = _table("from", "to", "for what reason", "records")
+    for (old, new, reason), count in found.why.most_common(_MOST_SHOWN):
+        why.add_row(old, new, _shown(reason), f"{count:,}")
+    console.print(why)
+    load = _table("category", "review before", "after", "flag before", "after")
+    counters = (*found.reviews, *found.flags)
+    for name in sorted({name for counter in counters for name in counter}):
+        load.add_row(name, *(f"{counter[name]:,}" for counter in counters))
+    console.print(load)
+    if len(found.sources) > 1:
+        files = _table("file", "moved", "of")
+        ranked = sorted(found.sources.items(), key=lambda item: -item[1][0] / item[1][1])
+        for name, (m, n) in ranked[:_MOST_SHOWN]:
+            files.add_row(_shown(name), f"{m:,}", f"{n:,}")
+        console.print(files)
+
+
+def drill(found: Drill) -> None:
+    """What an overlay would ask of people, on stdout."""
+    diff(found.diff)
+    console = _Console()
+    (before, after), (hours, more) = found.reviews, found.hours
+    console.print(
+        f"review queue: {before:,} records, {hours:,.1f} h of the team, without the overlay; "
+        f"[bold]{after:,}[/] records, [bold]{more:,.1f} h[/], with it"
+    )
+    if found.unread:
+        unread = ", ".join(f"{name} {count:,}" for name, count in found.unread.items())
+        console.print(
+            f"not read within {found.shift:g} h: {sum(found.unread.values()):,} ({unread})",
+            style="yellow",
+        )
+    if found.failing:
+        tests(found.failing)
+
+
+_MOST_SHOWN: Final = 20
 
 
 def explanation(found: Explanation) -> None:

@@ -96,7 +96,8 @@ class Examined:
 class Triager:
     """The loaded pipeline for one policy, filter, language model and calibration.
 
-    ``overlay``: one of the policy's, to be in force.
+    ``overlay``: one of the policy's, to be in force. ``beside``: a triager whose encoder this one
+    shares, and what that remembers of windows it has read; use and close both together.
     ``model`` is a name from ``edgemod model list`` or the path of a model that was added;
     None leaves the language model out, so that what the filter does not settle goes to
     review. Not safe for use from two threads at once. Close it, or use it as a context.
@@ -112,6 +113,7 @@ class Triager:
         calibration: str | Path | None = None,
         overlay: str | None = None,
         threads: int = 1,
+        beside: Triager | None = None,
     ) -> None:
         if not isinstance(policy, Policy):
             policy = load_policy(_path(policy), overlay)
@@ -123,7 +125,9 @@ class Triager:
         base = Calibration.load(_path(calibration) or default_calibration())
         base.check_filter(self.filter.fingerprint)
         self.model: Model | None = None
-        if model is not None and "model" in self.policy.stages:
+        if beside is not None and beside.model is not None and beside.model.kind == "encoder":
+            self.model = beside.model if "model" in self.policy.stages else None
+        elif model is not None and "model" in self.policy.stages:
             self.model = open_model(model, policy=self.policy, threads=threads)
         prints = self.policy.fingerprint, self.model.fingerprint if self.model else "none"
         base.check_certificate(*prints)

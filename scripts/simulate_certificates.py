@@ -28,7 +28,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from edgemod import records
-from edgemod.calibrate import joined_labels
+from edgemod.calibrating import joined_labels
 from edgemod.certificate import Case, Claim, Goal, Level, Risk, applied, find
 from edgemod.decide import Evidence
 from edgemod.records import Columns

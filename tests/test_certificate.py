@@ -16,7 +16,7 @@ import pytest
 
 import edgemod
 from edgemod import drift
-from edgemod.calibrate import calibrate, joined_labels
+from edgemod.calibrating import calibrate, joined_labels
 from edgemod.calibration import Calibration, sigmoid
 from edgemod.certificate import Case, Claim, Goal, applied, find
 from edgemod.decide import Evidence

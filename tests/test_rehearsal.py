@@ -1,0 +1,146 @@
+"""Trying policies: what rules catch, what another policy moves, what a crisis asks of people."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import edgemod
+from edgemod import rehearsal
+from edgemod.errors import InputError
+from edgemod.policy import load_policy
+from edgemod.triager import Triager
+from samples import sentences
+from test_cli import run
+from test_policy import CRISIS, SMALL, write
+
+WORDS = (
+    SMALL.replace('terms = ["grue"]', 'terms = ["grue", "snark", "boojum"]')
+    + """
+[[rule]]
+name = "loud"
+category = "hate"
+verdict = "review"
+on = "clear"
+when = ["exclamations >= 2"]
+reason = "It is loud."
+[[rule]]
+name = "never"
+category = "hate"
+verdict = "review"
+when = ["exclamations >= 99"]
+reason = "It is very loud."
+"""
+)
+TEXTS = ["a grue", "a grue!!", "no!!", "the snark", "nothing", "Grue and snark", None]
+HATE = [1, 1, 0, 0, 0, None, 1]
+
+
+def test_what_rules_lexicons_and_terms_catch(tmp_path: Path) -> None:
+    policy = load_policy(write(tmp_path, WORDS))
+    path = tmp_path / "labels.parquet"
+    pq.write_table(pa.table({"text": TEXTS, "hate": pa.array(HATE, pa.int8())}), path)
+    found = {(one.kind, one.name): one for one in rehearsal.backtest(policy, path)}
+    assert [one.hits for one in found.values()] == [4, 2, 0, 4, 3, 2, 0]
+    bad = found["rule", "bad_words"]
+    assert bad.precision is not None
+    assert bad.recall is not None
+    assert (bad.precision.value, bad.recall.value) == (2 / 3, 2 / 3)  # of three with a label
+    assert (bad.unique, bad.overlap) == (1, ("loud", 0.25))
+    assert found["rule", "never"].precision is None
+    grue, snark = found["term", "bad: grue"], found["term", "bad: snark"]
+    assert grue.overlap is not None
+    assert (grue.overlap[0], 3 * grue.overlap[1]) == ("bad: snark", 1)
+    assert snark.precision is not None
+    assert snark.precision.value == 0
+    assert found["term", "bad: boojum"].hits == 0
+    # Several files, one of them with another label: its records count where they have one.
+    other = tmp_path / "other.parquet"
+    pq.write_table(pa.table({"text": ["grue"], "toxic": [1]}), other)
+    both = {(o.kind, o.name): o for o in rehearsal.backtest(policy, [path, other])}
+    assert both["term", "bad: grue"].hits == 4
+    assert both["term", "bad: grue"].precision == grue.precision
+
+
+def test_backtest_from_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "labels.parquet"
+    pq.write_table(pa.table({"text": TEXTS, "hate": pa.array(HATE, pa.int8())}), path)
+    policy = write(tmp_path, WORDS)
+    result = run("policy", "backtest", policy, path)
+    assert result.returncode == 0, result.stderr
+    assert "dead, 1 of 3 terms: bad: boojum" in result.stdout
+    catches = json.loads(run("policy", "backtest", policy, path, "--json").stdout)["catches"]
+    assert catches[0]["name"] == "bad_words"
+
+
+@pytest.fixture(scope="module")
+def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts = [f"{text} the wumpus" if i % 10 == 0 else text for i, text in enumerate(sentences(200))]
+    path = tmp_path_factory.mktemp("rehearsed") / "dump.parquet"
+    pq.write_table(pa.table({"id": [*map(str, range(200))], "text": texts}), path)
+    return path
+
+
+def test_a_diff_equals_two_runs(dump: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, CRISIS)
+    verdicts = []
+    for overlay in (None, "crisis"):
+        out = tmp_path / f"{overlay}"
+        edgemod.triage(dump, out, policy=path, overlay=overlay, workers=1)
+        verdicts.append(pq.read_table(out / "decisions")["verdict"].to_pylist())
+    with (
+        Triager(path) as before,
+        Triager(path, overlay="crisis", beside=before) as after,
+    ):
+        assert before.model is after.model
+        found = rehearsal.compare(before, after, rehearsal.chunks_of(dump, 65536))
+        again = rehearsal.compare(before, after, rehearsal.chunks_of(tmp_path / "None", 65536))
+    pairs = list(zip(*verdicts, strict=True))
+    assert found.records == 200
+    assert {**found.moved} == {pair: pairs.count(pair) for pair in pairs}
+    moved = sum(a != b for a, b in pairs)
+    assert moved >= 20
+    assert sum(found.why.values()) == moved
+    assert found.sources == {"dump.parquet": (moved, 200)}
+    assert sum(found.reviews[1].values()) == verdicts[1].count("review")
+    assert again.to_json() == found.to_json()
+
+
+def test_a_drill_counts_hours_and_what_is_left(dump: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, CRISIS.replace('verdict = "flag"\nwhen', 'verdict = "review"\nwhen'))
+    with (
+        Triager(path, None) as before,
+        Triager(path, None, overlay="crisis", beside=before) as after,
+    ):
+        found = rehearsal.drill(
+            before, after, rehearsal.chunks_of(dump, 65536), reviewers=2, per_hour=5, shift=1
+        )
+    assert found.reviews[1] >= max(found.reviews[0], 20)
+    assert found.hours == (found.reviews[0] / 10, found.reviews[1] / 10)
+    assert sum(found.unread.values()) == found.reviews[1] - 10
+    assert [one.name for one in found.failing] == ["named"]
+
+
+def test_diff_and_drill_from_the_command_line(dump: Path, tmp_path: Path) -> None:
+    path, small = write(tmp_path, CRISIS), write(tmp_path, SMALL, "small.toml")
+    result = run("policy", "diff", small, path, "--on", dump, "--model", "none")
+    assert result.returncode == 0, result.stderr
+    assert "0 of 200 records are decided otherwise" in result.stdout
+    more = ["--on", dump, "--model", "none", "--overlay", "crisis"]
+    result = run("policy", "diff", small, path, *more)
+    assert "rule wumpus_named" in result.stdout
+    told = json.loads(run("policy", "diff", small, path, *more, "--json").stdout)
+    assert sum(one["records"] for one in told["moved"]) == 200
+    result = run("policy", "drill", path, *more, "--reviewers", 3)
+    assert result.returncode == 0, result.stderr
+    assert "h of the team" in result.stdout
+    drilled = json.loads(run("policy", "drill", path, *more, "--reviewers", 3, "--json").stdout)
+    assert drilled["hours"][0] == pytest.approx(drilled["reviews"][0] / 180)
+    with pytest.raises(InputError):
+        list(rehearsal.chunks_of(tmp_path / "nothing", 10))
+    assert np.isfinite(drilled["hours"]).all()

@@ -101,7 +101,8 @@ def _models() -> list[Finding]:
         if not entry.present:
             return [Finding(name, entry.name != "default", "not installed")]
         store.verify(entry)
-        return [Finding(name, True, f"SHA-256 {entry.sha256[:12]}, as recorded")]
+        digests = ", ".join(digest[:12] for _, digest in entry.files)
+        return [Finding(name, True, f"SHA-256 {digests}, as recorded")]
 
     return [
         finding

@@ -1,0 +1,330 @@
+"""With people's labels: ``evaluate``, ``calibrate`` and ``audit``; ``explain`` one decision."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgemod.commands.options import grouped, with_models, with_policy, with_text
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True, metavar="DATA...")
+@with_text
+@click.option(
+    "--label-columns",
+    "labels",
+    metavar="A,B,...",
+    help="Columns of labels, named after categories, or any, or unsafe. Default: all there are.",
+)
+@click.option("--by", metavar="COLUMN", help="Evaluate each group of this column as well.")
+@click.option(
+    "--stage",
+    "stages",
+    type=click.Choice(["filter", "model", "cascade"]),
+    multiple=True,
+    default=["cascade"],
+    show_default=True,
+    help="Whose probabilities to evaluate; repeat for several. Verdicts are the cascade's.",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(1),
+    metavar="N",
+    help="At most N labelled records of each file, a random sample. Default: all.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Seed of the sample and of the bootstrap.",
+)
+@click.option(
+    "--bootstrap",
+    "resamples",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Resamples for the intervals of areas.",
+)
+@with_models
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 512),
+    metavar="N",
+    help="Threads, each with its own models. Default: one for each usable core.",
+)
+@click.option(
+    "--plots",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write curves as SVG: precision and recall, risk and coverage, reliability.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def evaluate(
+    data: tuple[str, ...],
+    labels: str | None,
+    model: str,
+    workers: int | None,
+    plots: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Measure decisions against labels: how well each category is ranked, and what is decided.
+
+    DATA is a Parquet file, a folder of them or a glob. A label column holds 1 (violates), 0 (does
+    not) and null (unknown, left out). For every file and label: areas under the precision-recall
+    and the ROC curve, what comes of it at several thresholds, and the shares of violating and of
+    harmless records that are cleared, flagged and sent to review, all with 95 % intervals.
+    """
+    from edgemod import evaluation, pipeline, screen
+
+    if plots is not None:
+        from edgemod import plots as drawing
+
+        options["on_measured"] = drawing.Plots(plots)
+    found = evaluation.evaluate(
+        data,
+        labels=None if labels is None else [name.strip() for name in labels.split(",")],
+        model=None if model == "none" else model,
+        workers=workers or pipeline.usable_cores(),
+        on_notice=lambda notice: click.echo(screen.printable(notice), err=True),
+        **options,
+    )
+    if as_json:
+        rows = [dataclasses.asdict(line) for line in found]
+        click.echo(json.dumps({"evaluations": rows}, indent=2))
+    else:
+        screen.evaluations(found)
+
+
+@click.command()
+@click.argument("labels", nargs=-1, required=True, metavar="LABELS...")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The calibration, for --calibration.",
+)
+@click.option(
+    "--max-miss-rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.02,
+    show_default=True,
+    metavar="SHARE",
+    help="Of the records that violate, the share that may be cleared.",
+)
+@click.option(
+    "--max-false-flag-rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.05,
+    show_default=True,
+    metavar="SHARE",
+    help="Of the records flagged, the share that may not violate.",
+)
+@click.option(
+    "--delta",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.05,
+    show_default=True,
+    metavar="CHANCE",
+    help="Chance that what is certified is wrong all the same.",
+)
+@click.option(
+    "--review-budget",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Clear so much that no more goes to people, and bound what that misses.",
+)
+@click.option("--by", metavar="COLUMN", help="Miss rates must hold in each group of this column.")
+@click.option(
+    "--uncertified",
+    type=click.Choice(["review", "default"]),
+    default="review",
+    show_default=True,
+    help="A category with too few labels: clear nothing, or keep its thresholds, uncertified.",
+)
+@grouped(
+    with_text,
+    click.option(
+        "--conversation-column",
+        "conversation",
+        metavar="NAME",
+        help="Column that holds a list of messages instead of a text.",
+    ),
+    click.option(
+        "--label-columns",
+        "columns",
+        metavar="A,B,...",
+        help="Columns of labels, named after categories, or any, or unsafe. Default: all.",
+    ),
+    with_models,
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Which labels choose and which test.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 512),
+    metavar="N",
+    help="Threads, each with its own models. Default: one for each usable core.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The certificate as JSON on stdout.")
+def calibrate(
+    labels: tuple[str, ...],
+    out: Path,
+    columns: str | None,
+    model: str,
+    workers: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Choose thresholds on your own labels, and certify the risks that you accept.
+
+    LABELS are Parquet files of records that people labelled: columns of 1 (violates), 0 (does not)
+    and null (unknown), and inclusion_probability if the records were not drawn alike. Half of them
+    choose, half test. A risk that they cannot certify is named, with about how many labels more
+    would; what is not certified goes to review. Exits 0 either way: read the table.
+    """
+    from edgemod import calibrating, pipeline, screen
+
+    made = calibrating.calibrate(
+        labels,
+        out,
+        labels=None if columns is None else [name.strip() for name in columns.split(",")],
+        model=None if model == "none" else model,
+        workers=workers or pipeline.usable_cores(),
+        on_notice=lambda notice: click.echo(screen.printable(notice), err=True),
+        **options,
+    )
+    if as_json:
+        click.echo(json.dumps(made.certificate, indent=2))
+    else:
+        screen.calibration(made, out)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False), metavar="OUT")
+@click.argument("record_id", metavar="RECORD_ID")
+@with_models
+@click.option("--overlay", metavar="NAME", help="The overlay that the run had in force.")
+@click.option("--notice", is_flag=True, help="Write the statement for the person concerned.")
+@click.option(
+    "--contact",
+    metavar="TEXT",
+    default="[your contact address]",
+    help="With --notice: where to contest the decision.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a page.")
+def explain(
+    run: Path,
+    record_id: str,
+    policy: str | None,
+    model: str,
+    calibration: str | None,
+    overlay: str | None,
+    notice: bool,
+    contact: str,
+    as_json: bool,
+) -> None:
+    """Show everything that led to one decision of a complete run; its text is shown, too.
+
+    What was decided and why, features and what fired, the words that weigh most in the filter, the
+    language model's probabilities window by window, thresholds and certificate. The input of the
+    run must be unchanged, policy and models those of the run.
+    """
+    from edgemod import explain as explaining
+    from edgemod import screen
+    from edgemod.triager import Triager
+
+    chosen = None if model == "none" else model
+    with Triager(policy, chosen, calibration=calibration, overlay=overlay) as triager:
+        found = explaining.explain(run, record_id, triager)
+    if notice:
+        click.echo(explaining.notice(found, contact), nl=False)
+    elif as_json:
+        click.echo(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        screen.explanation(found)
+
+
+@click.group()
+def audit() -> None:
+    """Learn what a run got wrong, in what nobody reviewed."""
+
+
+@audit.command("sample")
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False), metavar="OUT")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Folder for the sample, with text.",
+)
+@click.option(
+    "-n",
+    "n",
+    type=click.IntRange(1),
+    default=500,
+    show_default=True,
+    metavar="N",
+    help="About how many records.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["parquet", "csv", "jsonl", "label-studio"]),
+    default="parquet",
+    show_default=True,
+    help="As the review queue has.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Of the draw."
+)
+@with_policy
+def audit_sample(run: Path, out: Path, **options: Any) -> None:
+    """Draw records of all verdicts from a complete run, each with a known chance.
+
+    Half of them alike, half by how much a label would tell. Let people label them without seeing
+    the verdict, in columns of 1, 0 and null named after categories, or any; then 'edgemod audit
+    report', and 'edgemod calibrate'. The input of the run must be unchanged.
+    """
+    from edgemod import audit as auditing
+    from edgemod.screen import printable
+
+    made = auditing.sample(run, out, **options)
+    click.echo(f"{made.exported} records -> {printable(str(out))}: {', '.join(made.files)}")
+
+
+@audit.command("report")
+@click.argument("labels", nargs=-1, required=True, metavar="LABELS...")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+def audit_report(labels: tuple[str, ...], as_json: bool) -> None:
+    """Estimate from a labelled sample what the whole run holds, missed and flagged wrongly.
+
+    LABELS are Parquet files of 'edgemod audit sample' with label columns added. With 95 % intervals
+    that hold for few labels, too.
+    """
+    from edgemod import audit as auditing
+    from edgemod import screen
+
+    found = auditing.report(labels)
+    if as_json:
+        click.echo(json.dumps({"shares": [dataclasses.asdict(one) for one in found]}, indent=2))
+    else:
+        screen.audit(found)

@@ -1,0 +1,228 @@
+"""``policy``: check, show, test, backtest, diff and drill."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from edgemod.commands.options import grouped, with_text
+
+
+@click.group()
+def policy() -> None:
+    """Check and show policies."""
+
+
+@policy.command("check")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+def policy_check(file: Path) -> None:
+    """Report every mistake in a policy at once, with its line; exit 1 if there is one."""
+    from edgemod.policy import load_policy
+    from edgemod.screen import printable
+
+    checked = load_policy(file)
+    click.echo(
+        f"{printable(str(file))}: no mistakes. {len(checked.categories)} categories, "
+        f"{len(checked.rules)} rules, {len(checked.lexicons)} lexicons. "
+        f"Fingerprint {checked.fingerprint}"
+    )
+
+
+@policy.command("test")
+@click.argument("file", type=click.Path(path_type=Path), metavar="[FILE]", required=False)
+@click.option("--overlay", metavar="NAME", help="With this overlay of the policy in force.")
+@click.option(
+    "--model",
+    metavar="NAME",
+    default="default",
+    show_default=True,
+    help="Language model, or 'none' to do without.",
+)
+@click.option("--calibration", metavar="FILE", help="Calibration. Default: the one that ships.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def policy_test(
+    file: Path | None, overlay: str | None, model: str, calibration: str | None, as_json: bool
+) -> None:
+    """Run the test cases that a policy holds, with the real models; exit 1 if one fails.
+
+    Each [[test]] has a name, a text, the verdict that it must get, if need be its category, and
+    why. Of what fails it is shown what was decided, by which stage and why, and what fired.
+    """
+    from edgemod import rehearsal, screen
+    from edgemod.triager import Triager
+
+    chosen = None if model == "none" else model
+    with Triager(file, chosen, calibration=calibration, overlay=overlay) as triager:
+        outcomes = rehearsal.run_tests(triager)
+    if as_json:
+        click.echo(json.dumps({"tests": [dataclasses.asdict(one) for one in outcomes]}, indent=2))
+    else:
+        screen.tests(outcomes)
+    if not all(one.passed for one in outcomes):
+        raise click.exceptions.Exit(1)
+
+
+@policy.command("backtest")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("labels", nargs=-1, required=True, metavar="LABELS...")
+@with_text
+@click.option("--overlay", metavar="NAME", help="With this overlay of the policy in force.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def policy_backtest(
+    file: Path, labels: tuple[str, ...], text: tuple[str, ...], overlay: str | None, as_json: bool
+) -> None:
+    """Show what each rule, word list and term of a policy catches among labelled records.
+
+    LABELS are Parquet files as for 'edgemod evaluate'. Of each: hits, precision, recall, violating
+    records that nothing else catches, and what it overlaps with most; what never fires is dead. No
+    model runs.
+    """
+    from edgemod import rehearsal, screen
+    from edgemod.policy import load_policy
+
+    found = rehearsal.backtest(load_policy(file, overlay), labels, text=text)
+    if as_json:
+        click.echo(json.dumps({"catches": [dataclasses.asdict(one) for one in found]}, indent=2))
+    else:
+        screen.catches(found)
+
+
+_with_records = grouped(
+    click.option(
+        "--on",
+        required=True,
+        metavar="OUT_OR_INPUT",
+        help="A complete run, whose input is read, or files as for 'edgemod triage'.",
+    ),
+    with_text,
+    click.option(
+        "--model",
+        metavar="NAME",
+        default="default",
+        show_default=True,
+        help="Language model, or 'none' to do without.",
+    ),
+    click.option("--calibration", metavar="FILE", help="Calibration. Default: the one that ships."),
+)
+
+
+@policy.command("diff")
+@click.argument("old", type=click.Path(path_type=Path), metavar="OLD")
+@click.argument("new", type=click.Path(path_type=Path), metavar="NEW")
+@_with_records
+@click.option("--overlay", metavar="NAME", help="With this overlay of NEW in force.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def policy_diff(
+    old: Path,
+    new: Path,
+    on: str,
+    text: tuple[str, ...],
+    model: str,
+    calibration: str | None,
+    overlay: str | None,
+    as_json: bool,
+) -> None:
+    """Show which records NEW decides otherwise than OLD, and why.
+
+    How many move from which verdict to which, for what reason, the ids of the first, what becomes
+    of the review load of each category, and in which files most moves. The language model reads
+    each text once.
+    """
+    from edgemod import rehearsal, screen
+    from edgemod.triager import Triager
+
+    chosen = None if model == "none" else model
+    with (
+        Triager(old, chosen, calibration=calibration) as before,
+        Triager(new, chosen, calibration=calibration, overlay=overlay, beside=before) as after,
+    ):
+        limit = max(before.policy.max_text_bytes, after.policy.max_text_bytes)
+        found = rehearsal.compare(before, after, rehearsal.chunks_of(on, limit, text=text))
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        screen.diff(found)
+
+
+@policy.command("drill")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--overlay", required=True, metavar="NAME", help="The overlay to try.")
+@click.option("--reviewers", type=click.IntRange(1), required=True, metavar="N", help="People.")
+@click.option(
+    "--per-hour",
+    type=click.FloatRange(0, min_open=True),
+    default=60,
+    show_default=True,
+    metavar="N",
+    help="Records that each of them reads an hour.",
+)
+@click.option(
+    "--shift",
+    type=click.FloatRange(0, min_open=True),
+    default=8,
+    show_default=True,
+    metavar="HOURS",
+    help="Hours they have; what they do not get to is counted.",
+)
+@_with_records
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def policy_drill(
+    file: Path,
+    overlay: str,
+    reviewers: int,
+    per_hour: float,
+    shift: float,
+    on: str,
+    text: tuple[str, ...],
+    model: str,
+    calibration: str | None,
+    as_json: bool,
+) -> None:
+    """Replay an archive with an overlay in force, before a crisis does.
+
+    Shows what moves, the size of the review queue with and without it, the hours that the reviewers
+    need for it, what they do not get to, by category, and which test cases of the policy fail.
+    """
+    from edgemod import rehearsal, screen
+    from edgemod.triager import Triager
+
+    chosen = None if model == "none" else model
+    with (
+        Triager(file, chosen, calibration=calibration) as before,
+        Triager(file, chosen, calibration=calibration, overlay=overlay, beside=before) as after,
+    ):
+        found = rehearsal.drill(
+            before,
+            after,
+            rehearsal.chunks_of(on, before.policy.max_text_bytes, text=text),
+            reviewers=reviewers,
+            per_hour=per_hour,
+            shift=shift,
+        )
+    if as_json:
+        told = {**vars(found), "diff": found.diff.to_json()}
+        told["failing"] = [dataclasses.asdict(one) for one in found.failing]
+        click.echo(json.dumps(told, indent=2))
+    else:
+        screen.drill(found)
+
+
+@policy.command("show")
+@click.argument("file", type=click.Path(path_type=Path), metavar="[FILE]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def policy_show(file: Path | None, as_json: bool) -> None:
+    """Show a policy as edgemod understands it, with every default filled in.
+
+    In JSON, thresholds that are null are the calibration's, and a flag_above of null is never.
+    """
+    from edgemod import screen
+    from edgemod.policy import load_policy, to_json
+
+    shown = load_policy(file)
+    if as_json:
+        click.echo(json.dumps(to_json(shown), indent=2, ensure_ascii=False))
+    else:
+        screen.policy(shown)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from edgemod import calibration as calibrations
 from edgemod import drift, formats, records, scoring
@@ -111,7 +112,7 @@ def calibrate(
                 where=str(calibration),
                 fix="Start from the shipped one: leave --calibration out.",
             )
-        examined = _examined(opened, sources, columns, workers, kept)
+        examined, dates = _examined(opened, sources, columns, workers, kept)
         case = Case(
             examined=examined,
             labels=matrix[kept],
@@ -148,6 +149,7 @@ def calibrate(
             "labels": {
                 "files": records.fingerprint(sources),
                 "records": len(case.labels),
+                "from, to": dates,
                 "violate, do not": counts,
                 "drawn by known chances": case.weights is not None,
                 "strata": by,
@@ -245,13 +247,18 @@ def _examined(
     columns: Columns,
     workers: int,
     kept: npt.NDArray[np.bool_],
-) -> Examined:
-    """Everything the models say of the kept records, in order."""
-    names = [name for name in (*columns.text, columns.conversation) if name]
+) -> tuple[Examined, list[str]]:
+    """Everything the models say of the kept records, in order, and their first and last time."""
+    names = [name for name in (*columns.text, columns.conversation, columns.time) if name]
+    columns = replace(columns, id=None, thread=None, author=None)
+    times: list[str] = []
 
     def examine(triager: Triager, run: Rows) -> Examined:
         limit = triager.policy.max_text_bytes
-        return triager.examine(records.chunk_of(run, columns, max_text_bytes=limit))
+        chunk = records.chunk_of(run, columns, max_text_bytes=limit)
+        found = pc.min_max(chunk.records["time"]).as_py()
+        times.extend(time for time in found.values() if time is not None)
+        return triager.examine(chunk)
 
     parts: list[Examined] = []
     start = 0
@@ -272,7 +279,8 @@ def _examined(
 
     evidence = Evidence(*(end_to_end(f.name) for f in dataclasses.fields(Evidence)))
     failed = np.concatenate([part.failed for part in parts])
-    return Examined(evidence, np.concatenate(owner).astype(np.int32), failed, int(starts[-1]))
+    examined = Examined(evidence, np.concatenate(owner).astype(np.int32), failed, int(starts[-1]))
+    return examined, [min(times), max(times)] if times else []
 
 
 def _histogram(case: Case) -> dict[str, Any] | None:

@@ -318,7 +318,7 @@ def applied(case: Case, found: Found) -> Level:
 def _clear_levels(case: Case, choosing: Bools, goal: Goal, kept: set[str]) -> list[Level]:
     """Settings that clear more and more and flag nothing, the first of which clears nothing."""
     nothing, never = np.zeros(len(OUTPUTS), np.float32), np.full(len(OUTPUTS), np.inf, np.float32)
-    stages = _STAGES if case.has_model else _STAGES[:1]
+    stages = [stage for stage in _STAGES if stage in case.greatest]
     told = np.array([name in case.asked and name not in kept for name in OUTPUTS])
     labels = np.where(told, case.labels, np.int8(-1))[choosing]
     weights = None if case.weights is None else case.weights[choosing]
@@ -332,7 +332,7 @@ def _clear_levels(case: Case, choosing: Bools, goal: Goal, kept: set[str]) -> li
         ladders[stage] = Ladder.of(p, labels, weights, fixed)
         needs[stage] = ladders[stage].needs(p)
     found: list[tuple[float, list[Level]]] = []
-    for share in FILTER_SHARES if case.has_model else (1.0,):
+    for share in FILTER_SHARES if len(stages) == 2 else (1.0,):
         steps: dict[StageName, list[int]] = {}
         cleared = np.zeros(choosing.sum(), bool)
         for stage in stages:

@@ -156,6 +156,20 @@ def test_a_category_with_few_labels_may_keep_its_thresholds() -> None:
     assert not by_name["miss", "hate"].certified
 
 
+@pytest.mark.parametrize("stage", ["filter", "model"])
+def test_one_stage_alone_can_be_certified(stage: str) -> None:
+    case = replace(population(4000, 9), strata=None)
+    given = case.examined.evidence
+    alone = replace(given, filter=None) if stage == "model" else replace(given, model=None)
+    examined = replace(case.examined, evidence=alone)
+    case = replace(case, examined=examined, has_model=stage == "model")
+    found = find(case, np.arange(4000) % 2 == 0, Goal(0.05, 0.1, 0.05))
+    assert found.shares["clear"] > 0.2
+    assert all(risk.certified for risk in found.risks if risk.side == "miss")
+    verdict, _ = applied(case, found).verdicts
+    assert (verdict == 0).mean() > 0.2
+
+
 def test_what_no_model_scored_is_never_cleared() -> None:
     case = replace(population(2000, 7), strata=None)
     given = case.examined.evidence
@@ -201,6 +215,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "text": [*texts, None],
         "toxic": [*harsh(texts), None],
         "where": [*("a" if i % 2 else "b" for i in range(1200)), None],
+        "created_at": [*(f"2024-03-{1 + i % 28:02}T00:00:00Z" for i in range(1200)), None],
     }
     pq.write_table(pa.table(columns), path)
     return path
@@ -283,6 +298,7 @@ def test_budget_strata_and_weights_from_the_command_line(labelled: Path, tmp_pat
         assert result.returncode == 0, result.stderr
         made = json.loads(result.stdout)
         assert made["labels"]["drawn by known chances"] == (path == weighted)
+        assert made["labels"]["from, to"] == ["2024-03-01T00:00:00Z", "2024-03-28T00:00:00Z"]
         assert {r["stratum"] for r in made["risks"]} == (
             {None, "a", "b"} if more[0] == "--by" else {None}
         )

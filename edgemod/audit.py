@@ -14,7 +14,7 @@ those that trust in a large n.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,15 +25,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from edgemod import bounds, originals, review, run_folder
-from edgemod.errors import InputError
-from edgemod.labels import INCLUSION, UNSAFE, read_groups, read_inclusion, read_labels
+from edgemod.bounds import Drawn
+from edgemod.errors import InputError, OutputError
+from edgemod.labels import (
+    INCLUSION,
+    UNSAFE,
+    read_groups,
+    read_inclusion,
+    read_labels,
+    read_values,
+)
 from edgemod.metrics import Estimate
 from edgemod.parts import write_part
-from edgemod.policy import Policy, load_policy
+from edgemod.policy import load_policy
 from edgemod.review import ReviewSummary
 from edgemod.sources import discover
+from edgemod.triager import DECISIONS
 from edgemod.words import ANY, OUTPUTS, Verdict
 
+FORMATS: Final = ("parquet", "csv", "jsonl")
+"""Of samples. Not Label Studio's, whose tasks say what the models think."""
 FLOOR: Final = 0.5
 """Share of a sample that is drawn alike from all records."""
 
@@ -61,50 +72,60 @@ def sample(
     n: int = 500,
     seed: int = 0,
     format: str = "parquet",
-    policy: Policy | str | Path | None = None,
+    policy: str | Path | None = None,
 ) -> ReviewSummary:
-    """Draw about ``n`` records of a complete run and write them to the folder ``out``.
+    """Draw about ``n`` records of a complete run and write them to the new folder ``out``.
 
-    They have the columns of the review queue, their verdict and ``inclusion_probability``, in one
-    of its formats and by chance in order. Equal seeds draw equal samples. ``policy``: the one that
-    the run was made with. The input must be where it was, unchanged: decisions hold no text.
+    They have the columns of the review queue, their verdict, ``inclusion_probability`` and
+    ``inclusion_floor``, in one of ``FORMATS`` and by chance in order. Equal seeds, 0 or more, draw
+    equal samples. ``policy``: the one that the run was made with. The input must be where it was,
+    unchanged: decisions hold no text. Memory holds the probabilities of all records and the sample.
 
     Raises RunError if ``run`` is no complete run, InputError if its input is gone or has changed or
-    ``n`` is less than 1, OutputError if ``out`` cannot be written.
+    an argument is out of range, OutputError if ``out`` is not empty or cannot be written.
     """
-    run = Path(run)
-    if not isinstance(policy, Policy):
-        policy = load_policy(None if policy is None else Path(policy))
-    if n < 1:
-        raise InputError(f"a sample of {n} records", where="-n", fix="Draw one or more.")
+    run, out = Path(run), Path(out)
+    for wrong, what in (
+        (n < 1, f"a sample of {n} records"),
+        (seed < 0, f"the seed is {seed}"),
+        (format not in FORMATS, f"no format {format!r} for samples"),
+    ):
+        if wrong:
+            raise InputError(what, where="audit sample", fix=f"Formats: {', '.join(FORMATS)}.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(
+            "is there already",
+            where=str(out),
+            fix="Name a new folder: labels may be in this one.",
+        )
     state = run_folder.complete_state(run)
-    if policy.fingerprint != state["plan"]["policy"]:
+    of_run = load_policy(None if policy is None else Path(policy), state["plan"]["overlay"])
+    if of_run.fingerprint != state["plan"]["policy"]:
         raise InputError(
             "is another policy than that of the run",
             where="--policy",
             fix="Name the one that the run was made with.",
         )
-    sources = originals.inputs(state)
-    parts = sorted((run / "decisions").glob("part-*.parquet"))
+    sources, columns = originals.inputs(state), originals.columns(state)
+    parts = run_folder.parts(run, state)
     p = np.concatenate([np.zeros(0, np.float32), *(_column(part) for part in parts)])
     chance = chances(p, n)
     drawn = np.flatnonzero(np.random.default_rng(seed).random(len(p)) < chance)
-    columns = originals.columns(state)
+    decisions, inclusion = _drawn(parts, drawn), chance[drawn]
+    floor = min(n * FLOOR / max(len(p), 1), 1.0)
     with tempfile.TemporaryDirectory(prefix="edgemod-") as folder:
         files: list[Path] = []
-        for decisions, inclusion in _drawn(parts, drawn, chance):
-            for number, piece in enumerate(originals.chunks(decisions, sources, columns, policy)):
-                chunk, rows = piece
-                table = review.queued(
-                    chunk, decisions.take(rows), policy, np.arange(len(rows)),
-                    inclusion[rows],
-                )  # fmt: skip
-                order = np.random.default_rng([seed, len(files), number]).random(len(rows))
-                at = table.column_names.index("priority")
-                table = table.set_column(at, "priority", pa.array(order, pa.float32()))
-                files.append(Path(folder) / f"{len(files):06d}.parquet")
-                write_part(table, files[-1])
-        return review.export(files, Path(out), format=format)
+        for chunk, rows in originals.chunks(decisions, sources, columns, of_run):
+            whole = np.arange(len(rows))
+            table = review.queued(
+                chunk, decisions.take(rows), of_run, whole, inclusion[rows], floor
+            )
+            order = np.random.default_rng([seed, len(files)]).random(len(rows))
+            at = table.column_names.index("priority")
+            table = table.set_column(at, "priority", pa.array(order, pa.float32()))
+            files.append(Path(folder) / f"{len(files):06d}.parquet")
+            write_part(table, files[-1])
+        return review.export(files, out, format=format)
 
 
 def _column(part: Path) -> npt.NDArray[np.float32]:
@@ -114,18 +135,17 @@ def _column(part: Path) -> npt.NDArray[np.float32]:
     return np.asarray(column.to_numpy(zero_copy_only=False), np.float32)
 
 
-def _drawn(
-    parts: Sequence[Path], drawn: npt.NDArray[np.int64], chance: Floats
-) -> Iterator[tuple[pa.Table, Floats]]:
-    """The drawn decisions of each part, and their chances."""
-    start = 0
+def _drawn(parts: Sequence[Path], drawn: npt.NDArray[np.int64]) -> pa.Table:
+    """The drawn decisions, in order."""
+    found, start = [DECISIONS.empty_table()], 0
     for part in parts:
         with pq.ParquetFile(part) as file:
             stop = start + file.metadata.num_rows
             rows = drawn[(drawn >= start) & (drawn < stop)]
             if len(rows):
-                yield file.read().take(pa.array(rows - start)), chance[rows]
+                found.append(file.read().take(pa.array(rows - start)).cast(DECISIONS))
             start = stop
+    return pa.concat_tables(found).combine_chunks()
 
 
 # -- what the labels say -----------------------------------------------------------------------
@@ -157,7 +177,8 @@ def report(inputs: str | Path | Sequence[str | Path]) -> list[Share]:
     """
     sources = discover([inputs] if isinstance(inputs, str | Path) else inputs)
     labels: dict[str, list[npt.NDArray[np.int8]]] = {}
-    verdicts, categories, weights = [], [], []
+    verdicts, categories, weights, heaviest = [], [], [], 1.0
+    places: list[tuple[str, str]] = []
     for source in sources:
         given = read_labels(source, None)
         inclusion = read_inclusion(source)
@@ -169,13 +190,16 @@ def report(inputs: str | Path | Sequence[str | Path]) -> list[Share]:
             )
         verdicts.append(read_groups(source, "verdict"))
         categories.append(read_groups(source, "category"))
-        weights.append(1 / inclusion)
+        places += zip(read_values(source, "source"), read_values(source, "source_row"), strict=True)
+        weights.append(1 / inclusion.chance)
+        heaviest = max(heaviest, 1 / inclusion.floor)
         for name in OUTPUTS:
             column = given.get(name, given.get(UNSAFE) if name == ANY else None)
-            missing = np.full(len(inclusion), -1, np.int8)
+            missing = np.full(len(inclusion.chance), -1, np.int8)
             labels.setdefault(name, []).append(missing if column is None else column)
     verdict, category = np.concatenate(verdicts), np.concatenate(categories)
-    weight = np.concatenate(weights)
+    _check(verdict, places)
+    drawn = Drawn(np.concatenate(weights), heaviest)
     found = []
     for name in OUTPUTS:
         label = np.concatenate(labels[name])
@@ -189,15 +213,29 @@ def report(inputs: str | Path | Sequence[str | Path]) -> list[Share]:
             ("violate among cleared", known & cleared, label == 1),
             ("wrong flags", known & flagged, label == 0),
         ):
-            found.append(Share(what, name, int(rows.sum()), _share(hits[rows], weight[rows])))
+            found.append(Share(what, name, int(rows.sum()), _share(hits[rows], drawn[rows])))
     return found
 
 
-def _share(hits: npt.NDArray[np.bool_], weights: Floats) -> Estimate | None:
+def _check(verdict: npt.NDArray[np.str_], places: Sequence[tuple[str, str]]) -> None:
+    """Raise InputError unless these are records of a sample, each there once."""
+    for wrong, what in (
+        (not {*verdict.tolist()} <= {v.name for v in Verdict}, "has verdicts that are none"),
+        ((verdict == Verdict.review.name).all(), "holds nothing but records for review"),
+        (len({*places}) < len(places), "holds a record twice"),
+    ):
+        if wrong:
+            raise InputError(
+                f"{what}: it is no sample",
+                where="audit report",
+                fix="Give files of 'edgemod audit sample', with label columns, each once.",
+            )
+
+
+def _share(hits: npt.NDArray[np.bool_], drawn: Drawn) -> Estimate | None:
     """The weighted share of hits and an interval that holds for any n."""
     if not len(hits):
         return None
-    of = None if (weights == weights[0]).all() else weights
-    value = float(np.average(hits, weights=weights))
-    low, high = 1 - bounds.bound(~hits, 0.025, of), bounds.bound(hits, 0.025, of)
+    value = float(np.average(hits, weights=drawn.weights))
+    low, high = 1 - bounds.bound(~hits, 0.025, drawn), bounds.bound(hits, 0.025, drawn)
     return Estimate(value, min(low, value), max(high, value))

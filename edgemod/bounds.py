@@ -11,7 +11,7 @@ a sample like this one would be seen with a chance of at most delta were the cla
 - Records drawn by a known chance each: a bet against the claim, whose stake grows only in
   expectation if the claim is true (Waudby-Smith and Ramdas 2024, "Estimating means of bounded
   random variables by betting"); a stake of 1 / delta is as good as a p-value of delta. Valid for
-  every n too, and less sharp.
+  every n too, and less sharp. It must know the least chance that any record had (``Drawn``).
 - Several claims that shall hold together (categories, strata): all must be certified, and then no
   share of delta is lost (Berger 1982, "Multiparameter hypothesis testing and acceptance sampling":
   intersection-union).
@@ -22,6 +22,7 @@ a sample like this one would be seen with a chance of at most delta were the cla
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -38,18 +39,35 @@ _STEPS: Final = 40
 """Halvings in the search for a bound: to 1e-12."""
 
 
-def p_value(bad: Bools, target: float, weights: Weights | None = None) -> float:
+@dataclass(frozen=True)
+class Drawn:
+    """How n records were drawn into a sample, each with a chance of its own.
+
+    ``weights`` (n,): inverse chances. ``heaviest``: the greatest weight that any record of the
+    whole could have had. What the sample holds does not tell it: records that are hardly ever drawn
+    are mostly absent, and a bet that does not reckon with them proves what is false.
+    """
+
+    weights: Weights
+    heaviest: float
+
+    def __getitem__(self, rows: Bools) -> Drawn:
+        """Of the records of a mask."""
+        return Drawn(self.weights[rows], self.heaviest)
+
+
+def p_value(bad: Bools, target: float, drawn: Drawn | None = None) -> float:
     """The chance, at most, of so few bad records if the risk were ``target`` or greater.
 
-    ``bad`` (n,): the records of the kind in question. ``weights`` (n,): inverse chances of being
-    drawn, at least 1 each; None where all were drawn alike. 1 where n is 0.
+    ``bad`` (n,): the records of the kind in question. ``drawn``: their chances; None where all
+    records had the same. 1 where n is 0.
     """
-    if weights is None:
+    if drawn is None:
         return float(stats.binom.cdf(int(bad.sum()), len(bad), target)) if len(bad) else 1.0
-    return float(np.exp(-max(_stake(bad, target, weights), 0.0)))
+    return float(np.exp(-max(_stake(bad, target, drawn), 0.0)))
 
 
-def _stake(bad: Bools, target: float, weights: Weights) -> float:
+def _stake(bad: Bools, target: float, drawn: Drawn) -> float:
     """Logarithm of what bets on "the risk is less than ``target``" have made of a stake of 1.
 
     A record pays w (target - bad): less than nothing on average if the risk is the target or more.
@@ -58,24 +76,24 @@ def _stake(bad: Bools, target: float, weights: Weights) -> float:
     """
     if not len(bad):
         return 0.0
-    pays = weights * (target - bad.astype(np.float64))
-    bets = _STAKES / (weights.max() * (1 - target))
+    pays = drawn.weights * (target - bad.astype(np.float64))
+    bets = _STAKES / (drawn.heaviest * (1 - target))  # nothing that could be drawn loses all
     growth = np.log1p(bets[:, None] * pays[None, :]).sum(axis=1)
     most = float(growth.max())
     return most + float(np.log(np.exp(growth - most).mean()))
 
 
-def bound(bad: Bools, delta: float, weights: Weights | None = None) -> float:
+def bound(bad: Bools, delta: float, drawn: Drawn | None = None) -> float:
     """The greatest risk, 0 to 1, that the sample does not rule out at confidence 1 - ``delta``."""
     n, k = len(bad), int(bad.sum())
     if n == 0 or k == n:
         return 1.0
-    if weights is None:
+    if drawn is None:
         return float(stats.beta.ppf(1 - delta, k + 1, n - k))
     low, high = 0.0, 1.0
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        if p_value(bad, middle, weights) <= delta:
+        if p_value(bad, middle, drawn) <= delta:
             high = middle
         else:
             low = middle
@@ -83,15 +101,15 @@ def bound(bad: Bools, delta: float, weights: Weights | None = None) -> float:
 
 
 def needed(target: float, delta: float, risk: float = 0.0) -> int | None:
-    """How many records certify ``target`` if their risk is ``risk``; None where none would do.
+    """About how many records certify ``target`` if their risk is ``risk``; None if none would do.
 
-    Exact for records drawn alike, with as many bad ones among them as ``risk`` says, rounded up.
+    For records drawn alike, with as many bad ones among them as ``risk`` says, rounded up.
     """
     if risk >= target:
         return None
     n = int(np.ceil(np.log(delta) / np.log1p(-target)))
     while stats.binom.cdf(np.ceil(risk * n), n, target) > delta:
-        n += max(n // 50, 1)
+        n += max(n // 200, 1)
     return n
 
 

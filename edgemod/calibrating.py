@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,11 +21,12 @@ import pyarrow.compute as pc
 
 from edgemod import calibration as calibrations
 from edgemod import drift, formats, records, scoring
+from edgemod.bounds import Drawn
 from edgemod.certificate import Case, Found, Goal, find
 from edgemod.decide import Evidence
 from edgemod.errors import InputError
 from edgemod.formats import Rows
-from edgemod.labels import UNSAFE, read_groups, read_inclusion, read_labels
+from edgemod.labels import UNSAFE, Inclusion, read_groups, read_inclusion, read_labels
 from edgemod.metrics import Labels
 from edgemod.parts import write_bytes
 from edgemod.policy import Policy
@@ -35,6 +37,7 @@ from edgemod.triager import Examined, Triager
 from edgemod.words import ANY, OUTPUTS
 
 UNCERTIFIED: Final = ("review", "default")
+MOST_STRATA: Final = 50
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,10 @@ def calibrate(
     *,
     text: str | Sequence[str] = (),
     conversation: str | None = None,
+    context: str | None = None,
     labels: Sequence[str] | None = None,
     by: str | None = None,
-    max_miss_rate: float = 0.02,
+    max_miss_rate: float | None = None,
     max_false_flag_rate: float = 0.05,
     delta: float = 0.05,
     review_budget: float | None = None,
@@ -71,27 +75,34 @@ def calibrate(
     """Fit a calibration to labelled Parquet files, certify what it can, and write it to ``out``.
 
     ``labels``: columns of 1, 0 and null named after categories, ``any`` or ``unsafe``; by default
-    those that the files have. Where no column says so, a record violates ``any`` if it violates a
-    labelled category, and does not if it has all labels and violates none. A column
-    ``inclusion_probability`` is the chance that each record had of being drawn; without it all are
-    taken to be drawn alike. ``by``: a column of strata for each of which the miss rates shall hold.
-    The other names as in ``certificate.Goal`` and ``edgemod.triage``; ``uncertified`` as in
-    ``certificate.find``. ``seed`` of the halving.
+    those that the files have. Where no column says ``any``, a record with labels of all categories
+    of the policy violates it if it violates one of them; with fewer labels nothing is claimed of
+    ``any``. Columns ``inclusion_probability`` and ``inclusion_floor`` are the chance that each
+    record had of being drawn and the least that any had; without them all are taken to be drawn
+    alike. ``by``: a column of at most ``MOST_STRATA`` strata, for each of which the miss rates
+    shall hold. ``max_miss_rate``: 0.02 where neither it nor a budget is given. The other names as
+    in ``certificate.Goal`` and ``edgemod.triage``; ``uncertified`` as in ``certificate.find``.
+    ``seed`` of the halving: choose it once, since the best of several tries proves nothing.
 
     Raises InputError for a file, column, label or share that will not do; PolicyError, ModelError
     and CalibrationError as Triager does; OutputError if ``out`` cannot be written.
     """
+    if max_miss_rate is None and review_budget is None:
+        max_miss_rate = 0.02
     goal = Goal(max_miss_rate, max_false_flag_rate, delta, review_budget)
     goal.check()
     if uncertified not in UNCERTIFIED:
         raise InputError(f"uncertified is {uncertified!r}", fix=f"Choose of {UNCERTIFIED}.")
     sources = records.discover([inputs] if isinstance(inputs, str | Path) else inputs)
     columns = records.resolve_columns(
-        sources, text=(text,) if isinstance(text, str) else text, conversation=conversation
+        sources,
+        text=(text,) if isinstance(text, str) else text,
+        conversation=conversation,
+        context=context,
     )
     answers = [read_labels(source, labels) for source in sources]
     inclusion = [read_inclusion(source) for source in sources]
-    strata = [read_groups(source, by) for source in sources] if by else None
+    strata = _strata(sources, by, columns) if by else None
     if any(part is None for part in inclusion) and not all(part is None for part in inclusion):
         without = next(s.path for s, part in zip(sources, inclusion, strict=True) if part is None)
         raise InputError(
@@ -102,10 +113,16 @@ def calibrate(
     if on_notice:
         for notice in scoring.text_notices(columns):
             on_notice(notice)
-    matrix, names = joined_labels(answers)
-    kept = np.asarray((matrix >= 0).any(axis=1))
     opened = partial(Triager, policy, model, calibration=calibration)
     with opened() as first:
+        matrix, names = joined_labels(answers, [c.name for c in first.policy.categories])
+        kept = np.asarray((matrix >= 0).any(axis=1))
+        if not {"filter", "model"} & {*first.policy.stages}:
+            raise InputError(
+                "runs neither filter nor model",
+                where="policy",
+                fix="There is nothing to calibrate: name one of them in its stages.",
+            )
         if first.calibration.certificate is not None:
             raise InputError(
                 "was itself made by 'edgemod calibrate'",
@@ -121,8 +138,8 @@ def calibrate(
             calibration=first.calibration,
             answers=tuple(OUTPUTS if first.model is None else first.model.answers),
             has_model=first.model is not None,
-            weights=_weights(inclusion, kept),
-            strata=None if strata is None else np.concatenate(strata)[kept],
+            drawn=_drawn(inclusion, kept),
+            strata=None if strata is None else strata[kept],
         )
         choosing = np.random.default_rng(seed).permutation(len(case.labels)) % 2 == 0
         found = find(case, choosing, goal, uncertified=uncertified)
@@ -131,17 +148,19 @@ def calibrate(
             for name, column in zip(OUTPUTS, case.labels.T, strict=True)
             if name in case.asked
         }
+        within = goal.review_budget is None or found.shares["review"] <= goal.review_budget
         note = _note(found, goal, len(case.labels))
         certificate = {
             "method": "half of the labels to choose, half to test: intersection-union tests of "
             "every claim in a fixed sequence of settings, "
-            + ("bets on weighted records" if case.weights is not None else "exact binomial"),
+            + ("exact binomial" if case.drawn is None else "bets on weighted records"),
             "means": {
                 "miss": "share of the records that violate which the run clears",
                 "false flag": "share of the records that the run flags which do not violate",
             },
             "goal": dataclasses.asdict(goal),
-            "holds": holds(found, goal),
+            "holds": all(risk.certified for risk in found.risks) and within,
+            "review budget kept": within,
             "risks": [dataclasses.asdict(risk) for risk in found.risks],
             "verdicts": found.shares,
             "policy": first.policy.fingerprint,
@@ -151,11 +170,12 @@ def calibrate(
                 "records": len(case.labels),
                 "from, to": dates,
                 "violate, do not": counts,
-                "drawn by known chances": case.weights is not None,
+                "drawn by known chances": case.drawn is not None,
+                "columns": [*columns.text, *filter(None, (columns.conversation, context))],
                 "strata": by,
                 "seed": seed,
             },
-            "not asked": sorted(case.held_by - {*case.asked}),
+            "not asked": sorted(case.held_by(case.last) - {*case.asked}),
             "scores": _histogram(case),
         }
         base = first.calibration
@@ -175,13 +195,32 @@ def calibrate(
     return Calibrated(found, counts, note, certificate)
 
 
-def holds(found: Found, goal: Goal) -> bool:
-    """Whether every claim that was made is certified."""
-    return all(risk.certified for risk in found.risks)
+def _strata(sources: Sequence[Source], by: str, columns: Columns) -> npt.NDArray[np.str_]:
+    """The stratum of each record, (n,)."""
+    if by in (*columns.text, columns.conversation, columns.id, columns.author, columns.context):
+        raise InputError(
+            f"'{by}' is no column of groups",
+            where="--by",
+            fix="Name a language, a channel, a kind: what is in it goes into the file.",
+        )
+    found = np.concatenate([read_groups(source, by) for source in sources])
+    if len(np.unique(found)) > MOST_STRATA:
+        raise InputError(
+            f"'{by}' has {len(np.unique(found)):,} groups, more than {MOST_STRATA}",
+            where="--by",
+            fix="Each needs labels enough of its own: join them into fewer.",
+        )
+    return found
 
 
-def joined_labels(answers: Sequence[dict[str, Labels]]) -> tuple[Labels, set[str]]:
-    """The labels of all files as one matrix (n, 10), and the outputs that have some."""
+def joined_labels(
+    answers: Sequence[dict[str, Labels]], categories: Sequence[str]
+) -> tuple[Labels, set[str]]:
+    """The labels of all files as one matrix (n, 10), and the outputs that have some.
+
+    What violates ``any`` is what a column says or, where none does, what is known of all
+    ``categories``: of half of them a violation is known and harmlessness is not.
+    """
     parts, names = [], set()
     for given in answers:
         rows = len(next(iter(given.values())))
@@ -193,12 +232,12 @@ def joined_labels(answers: Sequence[dict[str, Labels]]) -> tuple[Labels, set[str
                 names.add(OUTPUTS[k])
         parts.append(matrix)
     labels = np.concatenate(parts)
-    each = labels[:, [OUTPUTS.index(name) for name in names - {ANY}]]
-    violates, known = (each == 1).any(axis=1), (each >= 0).all(axis=1) & (each.shape[1] > 0)
-    if ANY not in names:
-        labels[known, -1] = 0
-    labels[violates, -1] = 1
-    return labels, names | {ANY}
+    if ANY not in names and {*categories} <= names:
+        each = labels[:, [OUTPUTS.index(name) for name in categories]]
+        known = (each >= 0).all(axis=1)
+        labels[known, -1] = (each[known] == 1).any(axis=1)
+        names.add(ANY)
+    return labels, names
 
 
 def _asked(
@@ -230,15 +269,13 @@ def _asked(
     return tuple(asked)
 
 
-def _weights(
-    inclusion: Sequence[npt.NDArray[np.float64] | None], kept: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float64] | None:
-    """Inverse chances of being drawn of the kept records; None where all were drawn alike."""
+def _drawn(inclusion: Sequence[Inclusion | None], kept: npt.NDArray[np.bool_]) -> Drawn | None:
+    """How the kept records were drawn; None where no file says."""
     parts = [part for part in inclusion if part is not None]
     if not parts:
         return None
-    weights = 1 / np.concatenate(parts)[kept]
-    return None if (weights == weights[0]).all() else weights
+    chance = np.concatenate([part.chance for part in parts])
+    return Drawn(1 / chance[kept], 1 / min(part.floor for part in parts))
 
 
 def _examined(
@@ -288,16 +325,20 @@ def _histogram(case: Case) -> dict[str, Any] | None:
     p = case.examined.evidence.filter
     if p is None:
         return None
-    weights = np.ones(len(p)) if case.weights is None else case.weights[case.examined.owner]
+    weights = np.ones(len(p)) if case.drawn is None else case.drawn.weights[case.examined.owner]
     rows = np.isfinite(p[:, -1])
     return drift.spread(p[rows, -1], weights[rows]) if rows.any() else None
 
 
 def _note(found: Found, goal: Goal, n: int) -> str:
-    sure = f"{1 - goal.delta:.0%} sure"
-    if goal.review_budget is not None:
+    sure = f"{100 * (1 - goal.delta):.4g} % sure"
+    if goal.max_miss_rate is None:
         worst = max((r.bound for r in found.risks if r.side == "miss" and r.n), default=1.0)
-        return f"from {n:,} labels: at most {worst:.1%} of violating records cleared, {sure}"
+        percent = math.ceil(1000 * worst) / 10  # a bound is not rounded down
+        return (
+            f"from {n:,} labels, {sure}: at most {percent} % of violating records cleared, "
+            f"{found.shares['review']:.1%} for review"
+        )
     sides = []
     for side, most, what in (
         ("miss", goal.max_miss_rate, "of violating records cleared"),
@@ -305,7 +346,7 @@ def _note(found: Found, goal: Goal, n: int) -> str:
     ):
         risks = [r for r in found.risks if r.side == side]
         if all(r.certified for r in risks):
-            sides.append(f"at most {most:.1%} {what}")
+            sides.append(f"at most {100 * most:.4g} % {what}")
         else:
             left = ", ".join(dict.fromkeys(r.category for r in risks if not r.certified))
             sides.append(f"not certified: {side} rates of {left}")

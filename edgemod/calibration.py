@@ -226,7 +226,8 @@ class Calibration:
         if curves == _PLAIN:
             return p
         columns = [curve(p[:, k]) for k, curve in enumerate(curves)]
-        columns[-1] = np.fmax(columns[-1], np.fmax.reduce(columns[:-1]))
+        if curves[-1] != Curve():  # one that has no labels of its own stays as it was
+            columns[-1] = np.fmax(columns[-1], np.fmax.reduce(columns[:-1]))
         return np.where(np.isnan(p), np.float32(np.nan), np.stack(columns, axis=1))
 
     def thresholds(
@@ -272,14 +273,13 @@ def document_of(calibration: Calibration) -> dict[str, Any]:
     """The JSON object of a calibration file, but for ``made``; ``Calibration.load`` reads it."""
 
     def pairs(limits: Limits) -> dict[str, dict[str, float | None]]:
+        both = zip(limits.clear_below.tolist(), limits.flag_above.tolist(), strict=True)
         return {
             name: {
-                "clear_below": float(limits.clear_below[k]),
-                "flag_above": None
-                if np.isinf(limits.flag_above[k])
-                else float(limits.flag_above[k]),
+                "clear_below": None if math.isinf(clear) else clear,
+                "flag_above": None if math.isinf(flag) else flag,
             }
-            for k, name in enumerate(OUTPUTS)
+            for name, (clear, flag) in zip(OUTPUTS, both, strict=True)
         }
 
     document: dict[str, Any] = {
@@ -307,8 +307,19 @@ def document_of(calibration: Calibration) -> dict[str, Any]:
     if calibration.reading:
         document["reading"] = pairs(calibration.reading)
     if calibration.certificate:
-        document["certificate"] = dict(calibration.certificate)
+        document["certificate"] = {**calibration.certificate, "settings": _settings(document)}
     return document
+
+
+def _settings(document: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of everything in a calibration file that decides."""
+    decides = {key: document.get(key) for key in ("maps", "thresholds", "curves", "reading")}
+    canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+_CERTIFIED: Final = ("goal", "holds", "policy", "model", "scores", "settings")
+"""What every certificate names."""
 
 
 # -- the file --------------------------------------------------------------------------------
@@ -330,6 +341,13 @@ def _parse(document: dict[str, Any], fingerprint: str) -> Calibration:
     for stage, m in maps.items():
         if not all(np.isfinite(part).all() for part in (m.model, m.filter, m.bias)):
             raise ValueError(f"maps of {stage} are not finite")
+    certificate = document.get("certificate")
+    if certificate is not None:
+        missing = [key for key in _CERTIFIED if key not in certificate]
+        if missing:
+            raise ValueError(f"the certificate does not name its {missing[0]}")
+        if certificate["settings"] != _settings(document):
+            raise ValueError("its thresholds or curves are not those that were certified")
     curves = {
         stage: tuple(_curve(stage, column[k]) for k in OUTPUTS)
         for stage, column in document.get("curves", {}).items()
@@ -343,16 +361,18 @@ def _parse(document: dict[str, Any], fingerprint: str) -> Calibration:
         fingerprint=fingerprint,
         curves=curves,
         reading=_limits("reading", document["reading"]) if "reading" in document else None,
-        certificate=document.get("certificate"),
+        certificate=certificate,
     )
 
 
 def _limits(stage: str, rows: Mapping[str, Any]) -> Limits:
     """The thresholds of a stage by output, as they stand in the file."""
     pairs = [rows[k] for k in OUTPUTS]
-    clear = np.array([pair["clear_below"] for pair in pairs], np.float32)
-    flag = [math.inf if pair["flag_above"] is None else pair["flag_above"] for pair in pairs]
-    limit = Limits(clear, np.array(flag, np.float32))
+    columns = (
+        [math.inf if pair[key] is None else pair[key] for pair in pairs]
+        for key in ("clear_below", "flag_above")
+    )
+    limit = Limits(*(np.array(column, np.float32) for column in columns))
     if np.isnan(limit.clear_below).any() or np.isnan(limit.flag_above).any():
         raise ValueError(f"thresholds of {stage} are not numbers")
     if (limit.clear_below > limit.flag_above).any():

@@ -21,12 +21,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from edgemod import bounds, fitting
+from edgemod.bounds import Drawn
 from edgemod.calibration import Calibration, Curve, FloatMatrix, Limits, StageName
 from edgemod.errors import InputError
 from edgemod.fitting import Ladder
@@ -42,35 +43,47 @@ Thresholds = dict[StageName, npt.NDArray[np.float32]]
 
 _STAGES: Final[tuple[StageName, StageName]] = ("filter", "model")
 
-LEVELS: Final = 40
+LEVELS: Final = 60
 """Settings in the sequence of either side."""
 BOLDEST: Final = 1.5
 """The boldest that clears has this much of the accepted risk on the half that it was chosen on."""
+BOLDEST_IN_BUDGET: Final = 0.5
+"""And so much of all violating records where a review budget is given, whatever it misses."""
 FILTER_SHARES: Final = (0.0, 0.25, 0.5, 0.75)
-"""Shares of the misses that the filter may make which are tried; the rest are the model's."""
+"""Shares of the accepted misses that the filter may make which are tried."""
 TRIED: Final = 60
 """Flag thresholds that are tried for each category."""
 _SURE: Final = 0.4
-"""A category is flagged for only if the half that chooses would certify it with this much of the
-delta there is: one that is certified by luck alone would hold up all the others."""
+"""A claim is made only if the half that chooses would certify it with this much of the delta there
+is: one that holds by luck alone would hold up all the others."""
+
+
+_PARTS: Final = {1: (1.0,), 2: (0.75, 0.25)}
+"""What each sequence of clear settings gets of the delta of its side, by how many there are."""
 
 
 @dataclass(frozen=True)
 class Goal:
     """What is asked: shares from 0 to 1, both ends excluded.
 
-    ``review_budget``: the share of records that people can read. Where it is given, the timidest
-    clear thresholds that keep to it are taken, whatever they miss, and the miss rates are bounded
-    instead of tested against ``max_miss_rate``.
+    Either ``max_miss_rate`` or ``review_budget``, the share of records that people can read. With a
+    budget the timidest clear thresholds that keep to it are taken, whatever they miss, and the miss
+    rates are bounded.
     """
 
-    max_miss_rate: float = 0.02
+    max_miss_rate: float | None = 0.02
     max_false_flag_rate: float = 0.05
     delta: float = 0.05
     review_budget: float | None = None
 
     def check(self) -> None:
-        """Raise InputError for a share that is out of range."""
+        """Raise InputError for a share that is out of range, or for both or neither of the two."""
+        if (self.max_miss_rate is None) == (self.review_budget is None):
+            raise InputError(
+                "wants either a miss rate or a review budget",
+                where="calibrate",
+                fix="Give --max-miss-rate or --review-budget.",
+            )
         for name, value in dataclasses.asdict(self).items():
             if value is not None and not 0 < value < 1:
                 what = f"{name.replace('_', ' ')} is {value}"
@@ -82,10 +95,12 @@ class Risk:
     """One claim: that ``side`` of ``category`` (in ``stratum``, if there is one) is bounded.
 
     ``n`` records of that kind were drawn for the test and ``bad`` of them settled wrongly;
-    ``found`` is their share (weighted, where labels are), ``bound`` what it is at most, alone, with
-    a chance of 1 - delta / 2. ``certified``: that it is at most ``target``, with all the others.
-    ``needed``: about how many more labelled records, in all, would certify it; None where nothing
-    is known that would.
+    ``found`` is their share (weighted, where labels are). ``certified``: that the risk is at most
+    ``bound``, together with all other certified ones, with a chance of 1 - delta. With a ``target``
+    that is the bound; without (a review budget) the bound is what the sample does not rule out.
+    Where it is not certified, ``bound`` is what it would be of the setting shown alone, and
+    ``needed`` about how many more labelled records of that kind, in all, would certify it: 0 if it
+    would hold by itself and others hold it up, None where nothing is known that would.
     """
 
     side: Side
@@ -124,7 +139,7 @@ class Case:
     calibration: Calibration
     answers: tuple[str, ...]
     has_model: bool
-    weights: npt.NDArray[np.float64] | None = None
+    drawn: Drawn | None = None
     strata: npt.NDArray[np.str_] | None = None
 
     @property
@@ -143,19 +158,26 @@ class Case:
         """The strata, in order; none where there are none."""
         return [] if self.strata is None else [str(name) for name in np.unique(self.strata)]
 
-    def weights_of(self, rows: Bools) -> npt.NDArray[np.float64] | None:
-        """The weights of the records of a mask."""
-        return None if self.weights is None else self.weights[rows]
+    def drawn_of(self, rows: Bools) -> Drawn | None:
+        """How the records of a mask were drawn; None where all were drawn alike."""
+        return None if self.drawn is None else self.drawn[rows]
+
+    def weights_of(self, rows: Bools) -> npt.NDArray[np.floating[Any]] | None:
+        """Their weights."""
+        return None if self.drawn is None else self.drawn.weights[rows]
 
     def mean(self, values: Bools, rows: Bools) -> float:
         """The weighted share of ``values`` among the records of a mask."""
         return float(np.average(values[rows], weights=self.weights_of(rows)))
 
-    @property
-    def held_by(self) -> set[str]:
-        """Outputs that can keep a record from being cleared."""
-        answers = self.answers if self.has_model else OUTPUTS
+    def held_by(self, stage: StageName) -> set[str]:
+        """Outputs that can keep a record from being cleared by a stage."""
+        answers = self.answers if stage == "model" else OUTPUTS
         return {ANY} | {c.name for c in self.policy.categories if c.name in answers}
+
+    def settled(self, stage: StageName) -> set[str]:
+        """Categories for which the policy has thresholds of its own, which no label moves."""
+        return {c.name for c in self.policy.categories if getattr(c, stage) is not None}
 
     @cached_property
     def greatest(self) -> dict[StageName, FloatMatrix]:
@@ -172,7 +194,7 @@ class Case:
         }
 
 
-# -- one set of labels -----------------------------------------------------------------------
+# -- settings and claims ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -189,6 +211,10 @@ class Level:
             stage: Limits(clear, np.maximum(self.flag[stage], clear))
             for stage, clear in self.clear.items()
         }
+
+    def flagging(self, flag: Thresholds) -> Level:
+        """The same clear thresholds with others that flag."""
+        return Level(self.case, self.clear, flag)
 
     @cached_property
     def verdicts(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
@@ -228,8 +254,11 @@ class Claim:
     def p_value(self, level: Level, rows: Bools, target: float) -> float:
         """How well the records of a mask go with its being wrong; see bounds.py."""
         kind, bad = self.kind_and_bad(level)
-        kind &= rows
-        return bounds.p_value(bad[kind], target, level.case.weights_of(kind))
+        kind = kind & rows
+        return bounds.p_value(bad[kind], target, level.case.drawn_of(kind))
+
+
+# -- one set of labels -----------------------------------------------------------------------
 
 
 def find(case: Case, choosing: Bools, goal: Goal, *, uncertified: str = "review") -> Found:
@@ -238,9 +267,9 @@ def find(case: Case, choosing: Bools, goal: Goal, *, uncertified: str = "review"
     ``uncertified``: what becomes of a category whose labels cannot certify the miss rate that is
     asked for: ``review``, nothing is cleared, since anything might violate it, or ``default``, it
     keeps the thresholds of the calibration that this one starts from, and the claim is not made.
+    Which categories those are, the half that chooses says.
     """
     testing, half = ~choosing, goal.delta / 2
-    case, curves = _curved(case, choosing)
     claims = [
         Claim(side, output, stratum)
         for side in ("miss", "false flag")
@@ -249,48 +278,62 @@ def find(case: Case, choosing: Bools, goal: Goal, *, uncertified: str = "review"
         # A stratum has few flags for each category; they are counted together.
         if stratum is None or side == "miss" or output == ANY
     ]
-    missing = [c for c in claims if c.side == "miss"]
-    nothing, *_ = clears = _clear_levels(case, choosing, goal, set())
-    tested = [c for c in missing if c.p_value(nothing, testing, goal.max_miss_rate) <= half]
-    left_out = {c.output for c in missing if c.stratum is None} - {c.output for c in tested}
-    kept = left_out if uncertified == "default" and goal.review_budget is None else set()
-    if kept:
-        clears = _clear_levels(case, choosing, goal, kept)
-    if goal.review_budget is not None:
-        reviews = [level.share(Verdict.review, choosing) for level in clears]
+    missing = [claim for claim in claims if claim.side == "miss"]
+    tested, left_out = missing, set[str]()
+    if goal.max_miss_rate is not None:
+        still = Level(case, *_nothing())
+        sure = _SURE * half
+        tested = [c for c in missing if c.p_value(still, choosing, goal.max_miss_rate) <= sure]
+        left_out = {c.output for c in missing if c.stratum is None and c not in tested}
+    kept = left_out if uncertified == "default" else set()
+    told = {*case.asked} - kept
+    case, curves = _curved(case, told, choosing)
+    sequences = _clear_levels(case, told, tested, choosing, goal)
+    clears = sequences[0]
+    flag, proved, nearest = _flags(clears, claims, choosing, goal)
+    if goal.max_miss_rate is None:
+        assert goal.review_budget is not None
+        reviews = [level.flagging(flag).share(Verdict.review, choosing) for level in clears]
         within = [i for i, rate in enumerate(reviews) if rate <= goal.review_budget]
         at = within[0] if within else len(clears) - 1
-    elif left_out - kept:
-        at = 0
+        cleared = shown = clears[at]
     else:
-        tests = (
-            [c.p_value(level, testing, goal.max_miss_rate) for c in tested] for level in clears[1:]
-        )
-        at = bounds.fixed_sequence(tests, half) if tested else 0
-    chosen, flags_hold, tried = _flags(clears[at], claims, choosing, goal)
-    # What cannot be certified is shown at the setting that was tested first.
-    miss_at = clears[max(at, 1)] if tested and not left_out - kept else clears[at]
+        most, at = goal.max_miss_rate, 0
+        cleared, shown = clears[0], clears[0] if left_out - kept else clears[1]
+        for levels, part in zip(sequences, _PARTS[len(sequences)], strict=True):
+            if tested and not left_out - kept and not at:
+                tests = ([c.p_value(one, testing, most) for c in tested] for one in levels[1:])
+                at = bounds.fixed_sequence(tests, part * half)
+                # What cannot be certified is shown at the setting that was tested first.
+                cleared, shown = levels[at], levels[max(at, 1)]
+    chosen, tried = cleared.flagging(flag), cleared.flagging(nearest)
     risks = tuple(
-        _risk(c, miss_at if c.side == "miss" else tried, choosing, goal, holds=holds)
+        _risk(c, shown if c.side == "miss" else tried, choosing, goal, holds=holds)
         for c in claims
-        for holds in [at > 0 and c in tested if c.side == "miss" else c in flags_hold]
+        for holds in [at > 0 and c in tested if c.side == "miss" else c in proved]
     )
     shares = {v.name: chosen.share(v, testing) for v in Verdict}
     return Found(chosen.limits(), curves, risks, shares)
 
 
-def _curved(case: Case, choosing: Bools) -> tuple[Case, dict[str, tuple[Curve, ...]]]:
+def _nothing() -> tuple[Thresholds, Thresholds]:
+    """Thresholds that clear nothing and flag nothing."""
+    zeros, never = np.zeros(len(OUTPUTS), np.float32), np.full(len(OUTPUTS), np.inf, np.float32)
+    return {"filter": zeros, "model": zeros}, {"filter": never, "model": never}
+
+
+def _curved(
+    case: Case, told: set[str], choosing: Bools
+) -> tuple[Case, dict[str, tuple[Curve, ...]]]:
     """The case with probabilities that fit the labels of the half that chooses."""
     curves: dict[str, tuple[Curve, ...]] = {}
     for stage, p in case.greatest.items():
         fitted = []
         for k, name in enumerate(OUTPUTS):
             rows = choosing & (case.labels[:, k] >= 0) & np.isfinite(p[:, k])
-            weight = None if case.weights is None else case.weights[rows]
-            asked = name in case.asked
-            fitted.append(
-                fitting.fit_curve(p[rows, k], case.labels[rows, k], weight) if asked else Curve()
-            )
+            answers, weights = case.labels[rows, k], case.weights_of(rows)
+            tuned = name in told and name not in case.settled(stage)
+            fitted.append(fitting.fit_curve(p[rows, k], answers, weights) if tuned else Curve())
         curves["cascade" if stage == "model" else stage] = tuple(fitted)
     return _through(case, curves), curves
 
@@ -315,147 +358,172 @@ def applied(case: Case, found: Found) -> Level:
     return Level(_through(case, found.curves), clear, flag)
 
 
-def _clear_levels(case: Case, choosing: Bools, goal: Goal, kept: set[str]) -> list[Level]:
-    """Settings that clear more and more and flag nothing, the first of which clears nothing."""
-    nothing, never = np.zeros(len(OUTPUTS), np.float32), np.full(len(OUTPUTS), np.inf, np.float32)
+def _clear_levels(
+    case: Case, told: set[str], tested: Sequence[Claim], choosing: Bools, goal: Goal
+) -> list[list[Level]]:
+    """Sequences of settings that clear more and more and flag nothing, to be tested in turn.
+
+    The first setting of each clears nothing. Where there are two stages the second lets the filter
+    alone clear, whose thresholds are the same in all that follow: those with which the half that
+    chooses would end at the fewest records for review. In case that the filter clears too much by
+    them, there is a second sequence in which it clears nothing.
+    """
+    nothing, never = _nothing()
     stages = [stage for stage in _STAGES if stage in case.greatest]
-    told = np.array([name in case.asked and name not in kept for name in OUTPUTS])
-    labels = np.where(told, case.labels, np.int8(-1))[choosing]
-    weights = None if case.weights is None else case.weights[choosing]
-    top = BOLDEST * goal.max_miss_rate if goal.review_budget is None else 0.5
-    ladders, needs = {}, {}
+    weights = case.weights_of(choosing)
+    accepted = goal.max_miss_rate or BOLDEST_IN_BUDGET
+    top = accepted if goal.max_miss_rate is None else BOLDEST * accepted
+    ladders, needs, labels = {}, {}, {}
+    present = case.thresholds(case.calibration.limits)
     for stage in stages:
-        fixed = case.calibration.limits[stage].clear_below.copy()
-        fixed[told] = np.nan
-        fixed[[name not in case.held_by for name in OUTPUTS]] = np.inf
+        tuned = np.array([name in told - case.settled(stage) for name in OUTPUTS])
+        fixed = present[stage == "model"].clear_below.copy()
+        fixed[tuned] = np.nan
+        fixed[[name not in case.held_by(stage) for name in OUTPUTS]] = np.inf
         p = case.greatest[stage][choosing]
-        ladders[stage] = Ladder.of(p, labels, weights, fixed)
+        labels[stage] = np.where(tuned, case.labels, np.int8(-1))[choosing]
+        ladders[stage] = Ladder.of(p, labels[stage], weights, fixed)
         needs[stage] = ladders[stage].needs(p)
     found: list[tuple[float, list[Level]]] = []
-    for share in FILTER_SHARES if len(stages) == 2 else (1.0,):
+    for share in FILTER_SHARES if len(stages) == 2 else (0.0,):
         steps: dict[StageName, list[int]] = {}
         cleared = np.zeros(choosing.sum(), bool)
         for stage in stages:
-            most = top if stage == stages[-1] else share * top
+            most = top if stage == stages[-1] else share * accepted
             steps[stage] = fitting.clear_steps(
-                needs[stage], labels, most, weights=weights, cleared=cleared
+                needs[stage], labels[stage], most, weights=weights, cleared=cleared
             )
             cleared |= (needs[stage] <= steps[stage]).all(axis=1) & (min(steps[stage]) > 0)
-        levels = []
-        for level in range(LEVELS + 1):
-            clear: Thresholds = {"filter": nothing, "model": nothing}
+        levels = [Level(case, nothing, never)]
+        for level in range(1, LEVELS + 1):
+            clear = dict(nothing)
             for stage in stages:
-                clear[stage] = ladders[stage].at([s * level // LEVELS for s in steps[stage]])
-            levels.append(Level(case, clear, {"filter": never, "model": never}))
+                before = len(stages) - 1
+                rise = (level - before) / (LEVELS - before) if stage == stages[-1] else 1.0
+                clear[stage] = ladders[stage].at([int(s * rise) for s in steps[stage]])
+            levels.append(Level(case, clear, never))
+        end = len(levels) - 1
+        if goal.max_miss_rate is not None:
+            most, half = goal.max_miss_rate, goal.delta / 2
+            tests = ([c.p_value(one, choosing, most) for c in tested] for one in levels[1:])
+            end = bounds.fixed_sequence(tests, _SURE * half)
         # As many settled with fewer calls of the language model is better.
-        found.append((levels[-1].share(Verdict.review, choosing) - 1e-6 * share, levels))
-    return min(found, key=lambda pair: pair[0])[1]
+        found.append((levels[end].share(Verdict.review, choosing) - 1e-6 * share, levels))
+    best = min(range(len(found)), key=lambda i: found[i][0])
+    return [found[i][1] for i in dict.fromkeys((best, 0))]  # the first has no share for the filter
 
 
 def _flags(
-    clear: Level, claims: Sequence[Claim], choosing: Bools, goal: Goal
-) -> tuple[Level, set[Claim], Level]:
-    """The setting that also flags, so that fewest go to review, the claims that it proves, and, if
-    there are none, the setting that came nearest to it.
+    clears: Sequence[Level], claims: Sequence[Claim], choosing: Bools, goal: Goal
+) -> tuple[Thresholds, set[Claim], Thresholds]:
+    """Flag thresholds that leave fewest to review, the claims that they prove, and, if there are
+    none, those that came nearest to it.
+
+    Which clear thresholds will be taken is not known yet, and must not be: what is flagged depends
+    on those of the filter alone, which are one of two, so that each claim is tested with both.
     """
     target, half = goal.max_false_flag_rate, goal.delta / 2
     flagging = [claim for claim in claims if claim.side == "false flag"]
-    levels = []
-    for level in _flag_levels(clear, choosing, goal):
-        made = [c for c in flagging if _says(c, level, choosing, target, half)]
+    settings = []
+    for flag in _flag_thresholds(clears[-1], choosing, goal):
+        pair = [clears[0].flagging(flag), clears[-1].flagging(flag)]
+        made = [c for c in flagging if _says(c, pair[0], choosing, target, half)]
         if made:
-            levels.append((level, made))
+            promise = max(c.p_value(one, choosing, target) for c in made for one in pair)
+            settings.append((promise, flag, pair, made))
     # The order of the tests may depend on this half. The likeliest to hold comes first.
-    promise = [max(c.p_value(level, choosing, target) for c in made) for level, made in levels]
-    levels = [levels[i] for i in np.argsort(promise, kind="stable")]
-    tests = ([c.p_value(level, ~choosing, target) for c in made] for level, made in levels)
-    held = levels[: bounds.fixed_sequence(tests, half)]
+    settings.sort(key=lambda setting: setting[0])
+    tests = (
+        [c.p_value(one, ~choosing, target) for c in made for one in pair]
+        for _, _, pair, made in settings
+    )
+    held = settings[: bounds.fixed_sequence(tests, half)]
     if not held:
-        return clear, set(), levels[0][0] if levels else clear
-    best, made = min(held, key=lambda pair: pair[0].share(Verdict.review, choosing))
-    return best, {*made}, best
+        rest = _rest(clears[0].case)
+        return rest, set(), settings[0][1] if settings else rest
+    _, flag, _, made = min(held, key=lambda setting: setting[2][1].share(Verdict.review, choosing))
+    return flag, {*made}, flag
 
 
 def _says(claim: Claim, level: Level, choosing: Bools, target: float, delta: float) -> bool:
-    """Whether a setting makes a claim: it flags such records.
+    """Whether a setting makes a claim: it flags such records on the half that chooses.
 
-    Of strata it is made for those where this half has enough flags to tell.
+    Of strata it is made for those that have enough flags to tell.
     """
     kind, _ = claim.kind_and_bad(level)
+    kind = kind & choosing
     if claim.stratum is None:
         return bool(kind.any())
-    kind &= choosing
-    weights = level.case.weights_of(kind)
-    return bounds.p_value(np.zeros(int(kind.sum()), bool), target, weights) <= delta
+    none_bad = np.zeros(int(kind.sum()), bool)
+    return bounds.p_value(none_bad, target, level.case.drawn_of(kind)) <= delta
 
 
-def _flag_levels(clear: Level, choosing: Bools, goal: Goal) -> list[Level]:
-    """Settings that flag more and more, by the last stage.
+def _rest(case: Case) -> Thresholds:
+    """The flag thresholds of categories that no label tells of; the others flag nothing."""
+    untold = np.array([not {name, ANY} & {*case.asked} for name in OUTPUTS])
+    limits = case.calibration.limits
+    return {
+        stage: np.where(untold, limits[stage].flag_above, np.inf).astype(np.float32)
+        for stage in _STAGES
+    }
+
+
+def _flag_thresholds(clear: Level, choosing: Bools, goal: Goal) -> list[Thresholds]:
+    """Flag thresholds from the surest to the boldest, of the last stage.
 
     A category without labels of its own is judged by those of ``any``, or stays as it was.
     """
-    case, target = clear.case, goal.max_false_flag_rate
-    unasked = np.array([not {name, ANY} & {*case.asked} for name in OUTPUTS])
-    rest: Thresholds = {
-        stage: np.where(unasked, case.calibration.limits[stage].flag_above, np.inf).astype(
-            np.float32
-        )
-        for stage in _STAGES
-    }
+    case, rest = clear.case, _rest(clear.case)
     columns = np.tile(rest[case.last], (LEVELS, 1))
     open_rows = choosing & (clear.verdicts[0] != Verdict.clear)
     for k, name in enumerate(CATEGORIES):
-        if name in case.held_by and not unasked[k]:
+        if name in case.held_by(case.last) and {name, ANY} & {*case.asked}:
             label = case.labels[:, k if name in case.asked else -1]
             rows = open_rows & (label >= 0)
-            p, wrong = case.greatest[case.last][rows, k], label[rows] == 0
-            columns[:, k] = _bolder(p, wrong, case.weights_of(rows), target, goal.delta / 2)
-    return [Level(case, clear.clear, {**rest, case.last: column}) for column in columns]
+            p = case.greatest[case.last][rows, k]
+            columns[:, k] = _bolder(p, label[rows] == 0, case.drawn_of(rows), goal)
+    return [{**rest, case.last: column} for column in columns]
 
 
 def _bolder(
-    p: npt.NDArray[np.float32],
-    wrong: Bools,
-    weights: npt.NDArray[np.float64] | None,
-    target: float,
-    delta: float,
+    p: npt.NDArray[np.float32], wrong: Bools, drawn: Drawn | None, goal: Goal
 ) -> npt.NDArray[np.float32]:
     """Flag thresholds of one category, (LEVELS,), from the surest to the boldest.
 
     The surest is the one that records like these would certify best, the boldest the lowest that
     they would certify at all; none is under one half. inf where even the surest is in doubt.
     """
+    target, half = goal.max_false_flag_rate, goal.delta / 2
     over = np.unique(p[p >= 0.5])[::-1]  # distinct, the greatest first
     tried = over[np.unique(np.linspace(0, len(over) - 1, TRIED).astype(int))] if len(over) else over
     chances = []
     for threshold in tried:
         rows = p >= threshold
-        weight = None if weights is None else weights[rows]
-        chances.append(bounds.p_value(wrong[rows], target, weight))
-    if not chances or min(chances) > _SURE * delta:
+        chances.append(bounds.p_value(wrong[rows], target, None if drawn is None else drawn[rows]))
+    if not chances or min(chances) > _SURE * half:
         return np.full(LEVELS, np.inf, np.float32)
     surest = int(np.argmin(chances))
-    boldest = max(i for i, chance in enumerate(chances) if chance <= delta)
+    boldest = max(i for i, chance in enumerate(chances) if chance <= half)
     return np.asarray(tried[np.linspace(surest, boldest, LEVELS).round().astype(int)])
 
 
 def _risk(claim: Claim, level: Level, choosing: Bools, goal: Goal, *, holds: bool) -> Risk:
     """A claim with what was counted for it."""
-    case = level.case
+    case, half = level.case, goal.delta / 2
     kind, bad = claim.kind_and_bad(level)
     rows = kind & ~choosing
-    target: float | None = goal.max_false_flag_rate
-    delta = goal.delta / 2
-    if claim.side == "miss":
-        target = goal.max_miss_rate
-        if goal.review_budget is not None:  # bounds of all of them at once, for nothing is tested
-            target = None
-            delta /= len(case.asked) * (1 + len(case.groups))
+    target = goal.max_miss_rate if claim.side == "miss" else goal.max_false_flag_rate
+    # Without a target nothing is tested, and all are bounded at once.
+    delta = half if target is not None else half / (len(case.asked) * (1 + len(case.groups)))
+    bound = bounds.bound(bad[rows], delta, case.drawn_of(rows))
     needed = None
     if target is not None and not holds:
-        seen = case.mean(bad, kind) if kind.any() else 0.0
-        total = bounds.needed(target, goal.delta / 2, seen)
-        needed = None if total is None else max(2 * total - int(kind.sum()), 1)
+        if rows.any() and bound <= target:
+            needed = 0
+        elif case.drawn is None and (kind.any() or claim.side == "miss"):
+            seen = case.mean(bad, kind) if kind.any() else 0.0
+            total = bounds.needed(target, half, seen)
+            needed = None if total is None else max(2 * total - int(kind.sum()), 1)
     return Risk(
         side=claim.side,
         category=claim.output,
@@ -463,7 +531,7 @@ def _risk(claim: Claim, level: Level, choosing: Bools, goal: Goal, *, holds: boo
         n=int(rows.sum()),
         bad=int(bad[rows].sum()),
         found=case.mean(bad, rows) if rows.any() else None,
-        bound=bounds.bound(bad[rows], delta, case.weights_of(rows)),
+        bound=target if holds and target is not None else bound,
         target=target,
         certified=holds or (target is None and bool(rows.any())),
         needed=needed,

@@ -217,10 +217,14 @@ class Encoder:
                 continue  # its row stays NaN, which sends it to a person
         return result
 
-    def by_window(self, text: str) -> Floats:
-        """Log-odds of every window of one text, (windows, 10). Raises ``ModelError`` on failure."""
-        (form,) = normal_forms(pa.array([text], pa.large_string()))
-        found = [self._window(w) for piece in pieces(form) for w in self._windows(piece)]
+    def by_window(self, text: str, cleared: Cleared | None = None) -> Floats:
+        """Log-odds of every window that ``score`` reads of one text, (windows, 10).
+
+        Raises ``ModelError`` where llama.cpp fails.
+        """
+        parts = [pieces(form) for form in normal_forms(pa.array([text], pa.large_string()))]
+        (read,) = _left(parts, cleared) if cleared else parts
+        found = [self._window(w) for piece in read for w in self._windows(piece)]
         return np.stack(found) if found else np.zeros((0, len(OUTPUTS)), np.float32)
 
     def vector(self, window: Tokens) -> Floats:

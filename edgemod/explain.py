@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,11 +28,13 @@ from edgemod.encoder import Encoder
 from edgemod.errors import InputError, RunError
 from edgemod.records import Chunk
 from edgemod.triager import Triager
-from edgemod.words import ANY, FEATURES, OUTPUTS
+from edgemod.words import ANY, FEATURES, OUTPUTS, Stage, Status
 
 WORDS: Final = 10
 """Words told of, those first that add most."""
 _MOST_WORDS: Final = 400
+_MOST_CHARACTERS: Final = 20_000
+_FAILED: Final = (Status.failed.name, Status.model_failed.name)
 
 
 @dataclass(frozen=True)
@@ -87,39 +90,41 @@ def explain(run: str | Path, record_id: str, triager: Triager) -> Explanation:
                 where=f"--{name}",
                 fix="Name the one that the run was made with.",
             )
-    decision = _decision(run, record_id)
+    wanted, count = _decision(run_folder.parts(run, state), record_id)
     sources, columns = originals.inputs(state), originals.columns(state)
-    wanted = decision.slice(0, 1)
     ((chunk, _),) = originals.chunks(wanted, sources, columns, triager.policy)
-    again = triager.triage_chunk(chunk)[0].to_pylist()[0]
     row = wanted.to_pylist()[0]
-    if row["duplicate_of"] is None and (again["verdict"], again["reason"]) != (
-        row["verdict"],
-        row["reason"],
-    ):
+    if row["status"] in _FAILED:  # whatever killed a worker shall not be tried here
+        return _explained(triager, chunk, row, count - 1)
+    again = triager.triage_chunk(chunk)[0].to_pylist()[0]
+    as_before = all(again[name] == row[name] for name in ("verdict", "reason"))
+    if row["duplicate_of"] is None and not as_before:
         raise RunError(
             "decides otherwise now; its context may have been another record",
             where=f"{row['source']}#{row['source_row']}",
             fix="Explain it with the edgemod, models and policy of the run.",
         )
-    return _explained(triager, chunk, row, decision.num_rows - 1)
+    return _explained(triager, chunk, row, count - 1)
 
 
-def _decision(run: Path, record_id: str) -> pa.Table:
-    """The decisions of all records with an id, in order."""
-    found = []
-    for part in sorted((run / "decisions").glob("part-*.parquet")):
+def _decision(parts: Sequence[Path], record_id: str) -> tuple[pa.Table, int]:
+    """The first decision of a record with an id, and how many there are."""
+    first, count = None, 0
+    wanted = pa.scalar(record_id.encode("utf-8", "surrogateescape"), pa.binary())
+    for part in parts:
         with pq.ParquetFile(part) as file:
-            table = file.read()
-        found.append(table.filter(pc.equal(table["record_id"], record_id)))
-    rows = pa.concat_tables(found) if found else None
-    if rows is None or not rows.num_rows:
+            ids = file.read(["record_id"])["record_id"].cast(pa.binary())
+            rows = np.flatnonzero(pc.equal(ids, wanted).to_numpy(zero_copy_only=False))
+            if len(rows) and first is None:
+                first = file.read().slice(int(rows[0]), 1)
+            count += len(rows)
+    if first is None:
         raise InputError(
-            f"no record is called '{record_id}'",
-            where=str(run),
+            f"no record is called {record_id!r}",
+            where=str(parts[0].parent) if parts else "the run",
             fix="Ids are in the column record_id of decisions/.",
         )
-    return rows
+    return first, count
 
 
 def _explained(triager: Triager, chunk: Chunk, row: dict[str, Any], others: int) -> Explanation:
@@ -136,8 +141,8 @@ def _explained(triager: Triager, chunk: Chunk, row: dict[str, Any], others: int)
         None,
     )
     windows: list[dict[str, float]] = []
-    if isinstance(triager.model, Encoder) and text:
-        scores = triager.model.by_window(text)
+    if isinstance(triager.model, Encoder) and text and row["stage"] == Stage.model.name:
+        scores = triager.model.by_window(text, triager.cleared)
         beside = np.repeat(triager.filter.scores(measured.normalised), len(scores), axis=0)
         p = triager.calibration.probabilities("cascade", beside, scores)
         windows = [dict(zip(OUTPUTS, values.tolist(), strict=True)) for values in p]
@@ -178,6 +183,7 @@ def _pair(triager: Triager, stage: Any, k: int) -> dict[str, float | None]:
 
 def _words(triager: Triager, text: str, k: int) -> tuple[Word, ...]:
     """The words that add most to the filter's score of an output."""
+    text = text[:_MOST_CHARACTERS]  # each word is taken out of a copy of it
     found = [*re.finditer(r"\S+", text)][:_MOST_WORDS]
     if len(found) < 2:
         return ()
@@ -198,7 +204,15 @@ def notice(explained: Explanation, contact: str) -> str:
 
     It quotes nothing of the record, names the rule or category, says how far automation went and
     how to contest. ``contact``: where to write.
+
+    Raises InputError where several records have the id: it would be the statement on another one.
     """
+    if explained.others:
+        raise InputError(
+            f"{explained.others + 1} records have this id",
+            where="--notice",
+            fix="Statements need ids that are unique: triage with an --id-column that is.",
+        )
     row = explained.decision
     what = {
         "clear": "It stays as it is.",
@@ -206,7 +220,7 @@ def notice(explained: Explanation, contact: str) -> str:
         "review": "It was put before a person, who decides what becomes of it.",
     }[row["verdict"]]
     lines = [
-        f"Your contribution {row['record_id']}",
+        f"Your contribution {_line(row['record_id'])}",
         "",
         f"What was decided. {what}",
         "",
@@ -232,6 +246,11 @@ def notice(explained: Explanation, contact: str) -> str:
         else "Automation. Automated means chose it for a person to look at; no program decides it.",
         "",
         "Such programs make mistakes. If you think that this is one, write to "
-        f"{contact} and name the contribution as above. A person will look at it.",
+        f"{_line(contact)} and name the contribution as above. A person will look at it.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _line(text: str) -> str:
+    """A text that cannot leave its line, or be anything but letters."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -5,7 +5,9 @@ A label is 1 (violates), 0 (does not) or null (unknown); unknown is never negati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -17,7 +19,7 @@ from edgemod.columns import is_number
 from edgemod.errors import InputError
 from edgemod.formats import Rows
 from edgemod.metrics import Labels
-from edgemod.sources import Source
+from edgemod.sources import Source, partitions
 from edgemod.words import ANY, CATEGORIES
 
 UNSAFE: Final = "unsafe"
@@ -25,6 +27,9 @@ UNSAFE: Final = "unsafe"
 
 INCLUSION: Final = "inclusion_probability"
 """Column of the chance that a record had of being drawn into the labels; audits write it."""
+
+FLOOR: Final = "inclusion_floor"
+"""Column of the least chance that any record of the whole had; the same in every row."""
 
 LABELS: Final = (*CATEGORIES, ANY, UNSAFE)
 """Names that a label column may have."""
@@ -65,48 +70,107 @@ def read_labels(source: Source, wanted: Sequence[str] | None) -> dict[str, Label
     return dict(zip(names, np.concatenate(parts, axis=1), strict=True))
 
 
-def read_inclusion(source: Source) -> npt.NDArray[np.float64] | None:
-    """The chance, over 0 and at most 1, that each record had of being drawn; None: no such column.
+@dataclass(frozen=True)
+class Inclusion:
+    """The chance of each record (rows,) of being drawn, and the least that any of the whole had."""
 
-    Raises InputError for another value, null among them.
+    chance: npt.NDArray[np.float64]
+    floor: float
+
+
+def read_inclusion(source: Source) -> Inclusion | None:
+    """The chances that the records of a file had of being drawn; None: no such column.
+
+    Raises InputError for a chance that is not over 0 and at most 1, and where the column
+    ``FLOOR`` does not say one least chance, over 0, of which no record has less.
     """
     if INCLUSION not in formats.schema(source).names:
         return None
-    parts = []
-    for run in formats.rows(source, [INCLUSION]):
-        column = _decoded(run)[INCLUSION]
+    if FLOOR not in formats.schema(source).names:
+        raise InputError(
+            f"has a column {INCLUSION}, and none {FLOOR}",
+            where=source.path,
+            fix="Write there the least chance that any record of the whole had, also of those that "
+            "were not drawn; drop both columns if all records were drawn alike.",
+        )
+    chance, floors = _shares(source, INCLUSION), _shares(source, FLOOR)
+    floor = float(floors.min(initial=1.0))
+    if (floors != floor).any() or (chance < floor * (1 - 1e-9)).any():
+        raise InputError(
+            f"column '{FLOOR}' is not one number that no chance is below",
+            where=source.path,
+            fix="It is the least chance that any record of the whole had of being drawn.",
+        )
+    return Inclusion(chance, floor)
+
+
+def _shares(source: Source, name: str) -> npt.NDArray[np.float64]:
+    """A column of numbers over 0 and at most 1, (rows,)."""
+    parts = [np.zeros(0)]
+    for run in formats.rows(source, [name]):
+        column = _decoded(run)[name]
         if not is_number(column.type):
             fix = "Write the chance that each record had of being drawn, over 0 and at most 1."
-            raise InputError(f"column '{INCLUSION}' is {column.type}", where=source.path, fix=fix)
+            raise InputError(f"column '{name}' is {column.type}", where=source.path, fix=fix)
         values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
         wrong = np.flatnonzero(~((values > 0) & (values <= 1)))
         if len(wrong):
             raise InputError(
-                f"column '{INCLUSION}' is not over 0 and at most 1 in row {run.first + wrong[0]}",
+                f"column '{name}' is not over 0 and at most 1 in row {run.first + wrong[0]}",
                 where=source.path,
-                fix="Rows count from 0. Drop the column if all records were drawn alike.",
+                fix="Rows count from 0. Records that had no chance of being drawn are not spoken "
+                "for: draw all of them by some chance.",
             )
         parts.append(values)
-    return np.concatenate(parts) if parts else np.zeros(0)
+    return np.concatenate(parts)
+
+
+MOST_GROUPS: Final = 100
+MOST_CHARACTERS: Final = 100
+"""Of the name of a group."""
 
 
 def read_groups(source: Source, name: str) -> npt.NDArray[np.str_]:
-    """A column as text, (rows,), null as an empty text. Raises InputError if there is none such."""
+    """A column of few different values as text, (rows,); null is an empty text.
+
+    Raises InputError if there is no one such column, if it cannot be text, or if it has more than
+    ``MOST_GROUPS`` values or one of more than ``MOST_CHARACTERS``: what is in it is shown.
+    """
+    codes: dict[str, int] = {}
+    found: list[int] = []
+    for value in read_values(source, name):
+        if value not in codes:
+            long, many = len(value) > MOST_CHARACTERS, len(codes) == MOST_GROUPS
+            if long or many:
+                what = f"a value of more than {MOST_CHARACTERS} characters"
+                what = what if long else f"more than {MOST_GROUPS} values"
+                fix = "Name a column of groups: a language, a channel, a kind."
+                raise InputError(f"column '{name}' has {what}", where=source.path, fix=fix)
+            codes[value] = len(codes)
+        found.append(codes[value])
+    return np.array([*codes, ""], np.str_)[found] if found else np.zeros(0, np.str_)
+
+
+def read_values(source: Source, name: str) -> Iterator[str]:
+    """A column, or a partition of the path, as text, row by row; null is an empty text.
+
+    Raises InputError if there is no one such column, or if it cannot be text.
+    """
     names = formats.schema(source).names
-    if names.count(name) != 1:
+    partition = partitions(source).get(name)
+    if names.count(name) != 1 and partition is None:
         fix = f"Its columns are {', '.join(names)}"
         raise InputError(f"no one column '{name}'", where=source.path, fix=fix)
-    parts = []
     for run in formats.rows(source, [name]):
-        column = _decoded(run)[name]
+        if name not in names:
+            yield from itertools.repeat(partition or "", run.count)
+            continue
         try:
-            words = column.cast(pa.string()).fill_null("")
-        except pa.ArrowException as error:
-            fix = "Group by a column of words, numbers or dates."
-            what = f"column '{name}' is {column.type}"
+            yield from _decoded(run)[name].cast(pa.string()).fill_null("").to_pylist()
+        except (pa.ArrowException, UnicodeError) as error:
+            fix = "Name a column of words, numbers or dates."
+            what = f"column '{name}' cannot be read as words"
             raise InputError(what, where=source.path, fix=fix) from error
-        parts.append(np.array(words.to_pylist(), np.str_))
-    return np.concatenate(parts) if parts else np.zeros(0, np.str_)
 
 
 def _decoded(run: Rows) -> pa.RecordBatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def inputs(state: dict[str, Any]) -> dict[str, Source]:
     found = {}
     for entry in state["inputs"]:
         (source,) = discover([entry["file"]])
-        found[entry["path"]] = replace(source, path=entry["path"])
+        found[entry["path"]] = replace(source, path=entry["path"], root=Path(entry["root"]))
     if records.fingerprint([*found.values()]) != state["plan"]["input"]:
         raise InputError(
             "has changed since the run",
@@ -52,11 +53,13 @@ def chunks(
     of = np.array(decisions["source"].to_pylist())
     row = decisions["source_row"].to_numpy()
     names = [name for name in vars(columns).values() if isinstance(name, str)]
+    # As a run reads them: a value of a wrong type in another column loses no text.
+    spare = {*names} - {columns.conversation, columns.context}
     for path in dict.fromkeys(of.tolist()):
         rows = np.flatnonzero(of == path)
         rows = rows[np.argsort(row[rows], kind="stable")]
         wanted, done = row[rows], 0
-        runs = formats.rows(sources[path], [*columns.text, *names], int(wanted[0]))
+        runs = formats.rows(sources[path], [*columns.text, *names], int(wanted[0]), spare)
         for part in formats.only(runs, wanted):
             chunk = records.chunk_of(part, columns, max_text_bytes=policy.max_text_bytes)
             here = rows[done : done + part.count]

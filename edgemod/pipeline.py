@@ -72,7 +72,13 @@ class Plan:
         return {
             "plan": self.identity,
             "inputs": [
-                {"path": s.path, "file": str(s.file), "bytes": s.size, "rows": s.rows}
+                {
+                    "path": s.path,
+                    "file": str(s.file.absolute()),
+                    "root": str(s.root.absolute()),
+                    "bytes": s.size,
+                    "rows": s.rows,
+                }
                 for s in self.sources
             ],
             "calibration_note": self.note,

@@ -10,6 +10,8 @@ Three panels for each label of each file, a line a stage, of the label's own pro
 
 from __future__ import annotations
 
+import hashlib
+import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ import numpy.typing as npt
 
 from edgemod.errors import InputError, OutputError
 from edgemod.metrics import Labels, Scores
+from edgemod.parts import write_bytes
 
 _BINS: Final = 10
 
@@ -44,9 +47,11 @@ class Plots:
         mpl.rcParams.update({"svg.hashsalt": "edgemod", "svg.fonttype": "none"})
         self.folder = folder
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise OutputError(f"cannot be made: {error.strerror}", where=str(folder)) from error
+        write_bytes(folder / ".probe", b"")  # sooner than after hours of scoring
+        (folder / ".probe").unlink()
 
     def __call__(self, file: str, label: str, truth: Labels, p: Mapping[str, Scores]) -> Path:
         """Draw one label: ``truth`` (n,) of 1, 0 and -1, and probabilities (n,) by stage."""
@@ -72,13 +77,15 @@ class Plots:
             axes.grid(alpha=0.3)
             if axes.lines:
                 axes.legend(frameon=False)
-        figure.suptitle(f"{Path(file).stem}: {label}")
-        safe = re.sub(r"[^\w.-]+", "_", f"{Path(file).stem}-{label}")
-        path = self.folder / f"{safe}.svg"
-        try:
-            figure.savefig(path, metadata={"Date": None})
-        except OSError as error:
-            raise OutputError(f"cannot be written: {error.strerror}", where=str(path)) from error
+        shown = "".join(c if c.isprintable() else "?" for c in f"{file}: {label}")
+        figure.suptitle(shown, parse_math=False)
+        # Files of one name in several folders have several plots.
+        short = hashlib.sha256(file.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        safe = re.sub(r"[^\w.-]+", "_", Path(file).stem)[:80]
+        path = self.folder / f"{safe}-{short}-{label}.svg"
+        drawn = io.BytesIO()
+        figure.savefig(drawn, metadata={"Date": None})
+        write_bytes(path, drawn.getvalue())
         return path
 
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from edgemod.errors import PolicyError
 from edgemod.toml_lines import Place, deepest_line, locate, syntax_mistake
-from edgemod.toml_tables import CONTROL, Notes, Table, nearest, show
+from edgemod.toml_tables import CONTROL, NAME, Notes, Table, nearest, show
 from edgemod.words import CATEGORIES, FEATURES, OPERATORS, Verdict
 
 DEFAULT_POLICY: Final = Path(__file__).with_name("policies") / "default.toml"
@@ -184,7 +184,7 @@ def load_policy(path: Path | None = None, overlay: str | None = None) -> Policy:
             policy = replace(found, overlays=policy.overlays, overlay=name)
     if problems:
         raise PolicyError(str(path), sorted(problems))
-    if overlay is not None and policy.overlay != overlay:
+    if overlay is not None and overlay not in policy.overlays:
         known = ", ".join(policy.overlays) or "none"
         fix = f"Its overlays: {known}."
         raise PolicyError(str(path), what=f"the policy has no overlay {show(overlay)}", fix=fix)
@@ -310,6 +310,9 @@ def _overlays(top: Table) -> tuple[str, ...]:
     found = []
     for name in group.data if group else ():
         assert group is not None
+        if not NAME.fullmatch(name):
+            group.note(f"overlay {show(name)}: a name is lower-case letters, digits and _", name)
+            continue
         if table := group.table(name, _OVERLAY_KEYS, f"overlay.{name}"):
             table.text("description")
             for key in ("lexicon", "rule", "test"):

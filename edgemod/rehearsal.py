@@ -21,12 +21,13 @@ import pyarrow.compute as pc
 
 from edgemod import features, formats, originals, records, review, run_folder, scoring
 from edgemod.decide import OPERATORS
+from edgemod.errors import InputError
 from edgemod.labels import UNSAFE, read_labels
 from edgemod.metrics import Estimate, Labels, wilson
-from edgemod.policy import Policy, Rule
+from edgemod.policy import Lexicon, Policy, Rule
 from edgemod.records import Chunk
 from edgemod.triager import Triager
-from edgemod.words import ANY, FEATURES, Status
+from edgemod.words import ANY, CATEGORIES, FEATURES, Status
 
 SHOWN: Final = 20
 """Ids told of each kind of change, the first ones."""
@@ -123,7 +124,9 @@ def backtest(
     columns = records.resolve_columns(sources, text=(text,) if isinstance(text, str) else text)
     names = [name for name in (*columns.text, columns.conversation) if name]
     terms = [
-        replace(lexicon, name=f"{lexicon.name}: {term}", terms=(term,))
+        replace(
+            lexicon, name=f"{lexicon.name}: {term}", terms=(term,), allow=_around(term, lexicon)
+        )
         for lexicon in policy.lexicons
         for term in lexicon.terms
     ]
@@ -145,9 +148,8 @@ def backtest(
             parts.append(wanted.get(name, np.full(rows, -1, np.int8)))
     hits = np.concatenate(fired)
     labelled = {name: np.concatenate(parts) for name, parts in answers.items()}
-    if ANY not in labelled:
-        each = np.stack([*labelled.values()])
-        labelled[ANY] = np.where((each == 1).any(0), 1, np.where((each == 0).all(0), 0, -1))
+    if ANY not in labelled:  # harmless by each label that it has, as in an evaluation
+        labelled[ANY] = np.max([*labelled.values()], axis=0)
     categories = {lexicon.name: lexicon.category for lexicon in policy.lexicons}
     kinds = [
         *(("rule", rule.name, rule.category) for rule in policy.rules),
@@ -161,6 +163,11 @@ def backtest(
         found += _catches(kind, some, hits[:, start : start + len(some)], labelled)
         start += len(some)
     return found
+
+
+def _around(term: str, lexicon: Lexicon) -> tuple[str, ...]:
+    """The allowed phrases that a term is in: the others cannot keep it from counting."""
+    return tuple(phrase for phrase in lexicon.allow if term.casefold() in phrase.casefold())
 
 
 def _fired(
@@ -272,8 +279,11 @@ class Diff:
         }
 
 
-def chunks_of(on: str | Path, max_text_bytes: int, **columns: Any) -> Iterator[Chunk]:
-    """The records of a file, folder or glob, or those that a complete run has read."""
+def chunks_of(on: str | Path, **columns: Any) -> Callable[[int], Iterator[Chunk]]:
+    """Gives the records of a file, folder or glob, or those that a complete run has read.
+
+    Whatever the limit of bytes it is called with, the chunks hold the same records.
+    """
     path = Path(on)
     if run_folder.is_complete(path):
         state = run_folder.complete_state(path)
@@ -281,26 +291,38 @@ def chunks_of(on: str | Path, max_text_bytes: int, **columns: Any) -> Iterator[C
     else:
         sources = records.discover([on])
         resolved = records.resolve_columns(sources, **columns)
-    return records.read_chunks(
-        sources, resolved, chunk_rows=_ROWS, start=0, start_row=0, max_text_bytes=max_text_bytes
-    )
+
+    def chunks(max_text_bytes: int) -> Iterator[Chunk]:
+        return records.read_chunks(
+            sources,
+            resolved,
+            chunk_rows=_ROWS,
+            start=0,
+            start_row=0,
+            max_text_bytes=max_text_bytes,
+        )
+
+    return chunks
 
 
 def compare(
     before: Triager,
     after: Triager,
-    chunks: Iterable[Chunk],
+    chunks: Callable[[int], Iterable[Chunk]],
     on_after: Callable[[Chunk, pa.RecordBatch], None] | None = None,
 ) -> Diff:
     """Decide records by both triagers; the second should be made ``beside`` the first.
 
-    ``on_after`` is given each chunk with the decisions of the second.
+    ``chunks`` gives the records, their texts of at most so many bytes: ``chunks_of``. ``on_after``
+    is given each chunk with the decisions of the second.
     """
     diff = Diff()
-    for chunk in chunks:
-        pair = [triager.triage_chunk(chunk)[0] for triager in (before, after)]
+    both = [before, after]
+    limits = [triager.policy.max_text_bytes for triager in both]
+    for of_both in zip(*map(chunks, limits), strict=True):
+        pair = [t.triage_chunk(chunk)[0] for t, chunk in zip(both, of_both, strict=True)]
         if on_after:
-            on_after(chunk, pair[1])
+            on_after(of_both[1], pair[1])
         old, new = (one.select(["verdict", "category", "reason"]).to_pylist() for one in pair)
         ids, sources = pair[0]["record_id"].to_pylist(), pair[0]["source"].to_pylist()
         for a, b, name, source in zip(old, new, ids, sources, strict=True):
@@ -343,25 +365,35 @@ class Drill:
 def drill(
     before: Triager,
     after: Triager,
-    chunks: Iterable[Chunk],
+    chunks: Callable[[int], Iterable[Chunk]],
     *,
     reviewers: int,
     per_hour: float,
     shift: float = 8.0,
 ) -> Drill:
     """Replay records with an overlay in force, for ``reviewers`` who read ``per_hour`` each."""
-    waiting: list[tuple[float, str]] = []
+    if not all(0 < value < 1e9 for value in (reviewers, per_hour, shift)):
+        raise InputError(
+            "reviewers, records an hour and hours are numbers over 0",
+            where="policy drill",
+            fix="Give what the team has.",
+        )
+    waiting: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]] = []
 
     def queue(chunk: Chunk, decisions: pa.RecordBatch) -> None:
         rows = review.pending(chunk, decisions, after.policy)
-        categories = pc.fill_null(rows["category"], review.NO_CATEGORY).to_pylist()
-        waiting.extend(zip(rows["priority"].to_pylist(), categories, strict=True))
+        code = pc.index_in(rows["category"], pa.array(CATEGORIES)).fill_null(-1)
+        waiting.append((rows["priority"].to_numpy(), code.to_numpy().astype(np.int8)))
 
     diff = compare(before, after, chunks, queue)
     reviews = (sum(diff.reviews[0].values()), sum(diff.reviews[1].values()))
     capacity = reviewers * per_hour
-    waiting.sort(key=lambda pair: -pair[0])
-    unread = Counter(category for _, category in waiting[int(capacity * shift) :])
+    priority = np.concatenate([np.zeros(0, np.float32), *(p for p, _ in waiting)])
+    category = np.concatenate([np.zeros(0, np.int8), *(c for _, c in waiting)])
+    last = category[np.argsort(-priority, kind="stable")][int(capacity * shift) :]
+    names = (*CATEGORIES, review.NO_CATEGORY)  # -1 is the last
+    codes, counts = np.unique(last, return_counts=True)
+    unread = Counter(dict(zip((names[k] for k in codes), counts.tolist(), strict=True)))
     return Drill(
         diff=diff,
         reviews=reviews,

@@ -29,7 +29,8 @@ class RunReport:
     pages they share are counted in each.
     ``certificate``: empty, or of the one that the calibration holds, the ``goal``, whether every
     claim of it ``holds``, the chance ``drift`` of texts like these if they come from where its
-    labels came from, and whether it is ``void`` because that is too small (drift.py).
+    labels came from (None: not tested), and whether it is ``void`` because that is too small
+    (drift.py).
     """
 
     records: int
@@ -146,7 +147,7 @@ def _standing(certificate: dict[str, Any] | None, tally: Tally) -> dict[str, Any
     """What a certificate is worth after a run."""
     if certificate is None:
         return {}
-    labelled, chance = certificate["scores"], 1.0
+    labelled, chance = certificate["scores"], None
     if labelled is not None:
         counts = [tally.spread[str(i)] for i in range(len(labelled["edges"]) + 1)]
         chance = drift.test(labelled, counts)
@@ -154,5 +155,5 @@ def _standing(certificate: dict[str, Any] | None, tally: Tally) -> dict[str, Any
         "goal": certificate["goal"],
         "holds": certificate["holds"],
         "drift": chance,
-        "void": chance < drift.VOID_BELOW,
+        "void": chance is not None and chance < drift.VOID_BELOW,
     }

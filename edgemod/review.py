@@ -63,6 +63,7 @@ REVIEW: Final = pa.schema(
         ("status", pa.string()),
         *((f"p_{name}", pa.float32()) for name in OUTPUTS),
         ("inclusion_probability", pa.float64()),  # the chance it had of being exported, over 0
+        ("inclusion_floor", pa.float64()),  # the least that any record had; 0: some had none
     ]
 )
 """Columns of the exported queue."""
@@ -167,8 +168,11 @@ def queued(
     policy: Policy,
     chosen: Integers,
     inclusion: Floats,
+    floor: float = 1.0,
 ) -> pa.Table:
-    """Return rows ``chosen`` of a chunk as ``pending`` does; ``inclusion``: the chance of each."""
+    """Return rows ``chosen`` of a chunk as ``pending`` does; ``inclusion``: the chance of each,
+    ``floor``: the least that any record had.
+    """
     decisions, records = decisions.take(chosen), chunk.records.take(chosen)
     texts = chunk.texts.take(_text_rows(chunk.texts, chosen, decisions["message"]))
     probabilities = np.column_stack([_floats(decisions[f"p_{name}"]) for name in OUTPUTS])
@@ -188,6 +192,7 @@ def queued(
     for name, column in zip(OUTPUTS, probabilities.T, strict=True):
         columns[f"p_{name}"] = pa.array(column, mask=np.isnan(column))
     columns["inclusion_probability"] = pa.array(inclusion, pa.float64())
+    columns["inclusion_floor"] = pa.array(np.full(len(chosen), floor))
     columns["size"] = pa.array(np.full(len(chosen), ROW_BYTES))
     for name in _STRINGS:
         columns["size"] = pc.add(columns["size"], pc.binary_length(columns[name]).fill_null(0))
@@ -250,7 +255,7 @@ def _export(
     order = np.concatenate((order[:top], order[picked], np.delete(order[top:], drawn)))
     rank = np.empty(total, np.int64)
     rank[order] = np.arange(total)
-    chance = _Chance(top, by_chance / (total - top) if by_chance else 1.0)
+    chance = _Chance(top, by_chance / (total - top) if exported < total else 1.0)
     edges = _bucket_edges(size[order[:exported]], rows_per_file)
     lowest = float(priority[order[top - 1]]) if top else None
     del keys, priority, size, order
@@ -367,9 +372,10 @@ def _runs(
             rows = _read(part, PENDING.names).drop_columns("size")
             ranked = rows.add_column(0, "rank", pa.array(ranks + 1))
             of_export = pa.array(np.where(ranks < chance.top, 1.0, chance.others))
-            both = pc.multiply(ranked["inclusion_probability"], of_export)
-            at = ranked.column_names.index("inclusion_probability")
-            ranked = ranked.set_column(at, "inclusion_probability", both)
+            for name, factor in (("probability", of_export), ("floor", pa.scalar(chance.others))):
+                at = ranked.column_names.index(f"inclusion_{name}")
+                both = pc.multiply(ranked[f"inclusion_{name}"], factor)
+                ranked = ranked.set_column(at, f"inclusion_{name}", both)
             held.append(ranked.filter(pa.array(kept)))
         if sum(table.nbytes for table in held) >= BATCH_BYTES:
             yield _by_rank(held)

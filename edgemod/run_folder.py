@@ -255,7 +255,10 @@ def _rows(part: Path) -> int | None:
 
 
 def complete_state(out: Path) -> dict[str, Any]:
-    """What run.json says of a complete run. Raises RunError where there is none."""
+    """What run.json says of a complete run.
+
+    Raises RunError where there is none, or where a part of its decisions is gone or damaged.
+    """
     state = _read_state(out) if out.is_dir() else None
     if state is None or state["status"] != "complete":
         raise RunError(
@@ -263,7 +266,16 @@ def complete_state(out: Path) -> dict[str, Any]:
             where=str(out),
             fix="Name the OUT of 'edgemod triage', and finish that run first.",
         )
+    rows = [_rows(part) for part in parts(out, state)]
+    report = _read_json(out / "report.json", "--restart begins anew")
+    if None in rows or sum(n or 0 for n in rows) != report.get("records"):
+        raise _damaged(out / "decisions", "--restart begins anew")
     return state
+
+
+def parts(out: Path, state: dict[str, Any]) -> list[Path]:
+    """The files of a complete run's decisions, in input order."""
+    return [worker.files(out, index)[2] for index in range(state["chunks"])]
 
 
 def is_complete(out: Path) -> bool:

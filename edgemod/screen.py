@@ -54,7 +54,7 @@ class _Console(Console):
     """A console that leaves it to the command line what a reader that has gone means."""
 
     def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr)
+        super().__init__(stderr=stderr, emoji=False)
         if not self.is_terminal and "COLUMNS" not in os.environ:
             self.width = _LOG_WIDTH  # what goes to a log is not cut into lines for nobody
 
@@ -266,7 +266,9 @@ def calibration(made: Calibrated, out: Path) -> None:
         answer = "[green]yes[/]" if risk.certified else "[red]no[/]"
         if risk.target is None:
             answer = "bound"
-        elif not risk.certified and risk.needed is not None:
+        elif risk.needed == 0:
+            answer += ", held up by others"
+        elif risk.needed is not None:
             answer += f", about {risk.needed:,} more"
         table.add_row(
             risk.side,

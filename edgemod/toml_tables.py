@@ -12,7 +12,7 @@ from edgemod.toml_lines import Place
 from edgemod.words import CATEGORIES
 
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_NAME: Final = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
+NAME: Final = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 
 
 class Notes:
@@ -134,7 +134,7 @@ class Table:
     def name(self) -> str:
         """The name of a lexicon or rule, in the form that conditions can refer to."""
         name = self.text("name")
-        if name and not _NAME.fullmatch(name):
+        if name and not NAME.fullmatch(name):
             self.note("name must be lower-case letters, digits and _, a letter first", "name")
         return name
 

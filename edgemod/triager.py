@@ -134,7 +134,7 @@ class Triager:
         self.calibration = base if self.model is None else base.for_model(self.model.fingerprint)
         self._filter_limits = self.calibration.thresholds("filter", self.policy)
         unread = self.calibration.unread_below(self.policy)
-        self._cleared = Cleared(self.filter, self.calibration.maps["filter"], unread)
+        self.cleared = Cleared(self.filter, self.calibration.maps["filter"], unread)
         answers = OUTPUTS if self.model is None else self.model.answers
         self._model_limits = self.calibration.thresholds("model", self.policy, answers)
         certified = self.calibration.certificate or {}
@@ -282,7 +282,7 @@ class Triager:
         assert scores is not None
         with tally.timed("model"):
             chosen = pa.array(rows)
-            cleared = self._cleared if "filter" in self.policy.stages else None
+            cleared = self.cleared if "filter" in self.policy.stages else None
             answer = self.model.score(texts.take(chosen), contexts.take(chosen), cleared)
         tally.seen["model"] += len(rows)
         tally.tokens += int(answer.tokens.sum())
@@ -347,7 +347,10 @@ class Triager:
         (texts, contexts), code = _unique(chunk, readable, reads_context)
         evidence, scores = self._by_filter(texts, Tally())
         failed = np.zeros(len(texts), bool)
-        if self.model is not None and len(texts):
+        if self.model is not None and not len(texts):
+            nothing = np.zeros((0, len(OUTPUTS)), np.float32)
+            evidence = replace(evidence, model=nothing)
+        elif self.model is not None:
             rows = np.arange(len(texts))
             evidence, missed = self._by_model(evidence, scores, rows, texts, contexts, Tally())
             failed[missed] = True

@@ -14,7 +14,7 @@ import pytest
 
 import edgemod
 from edgemod import audit
-from edgemod.errors import InputError, RunError
+from edgemod.errors import InputError, OutputError, RunError
 from samples import sentences
 from test_cli import run
 from test_evaluation import harsh
@@ -97,8 +97,8 @@ def test_shares_of_the_whole_are_found_from_samples(finished: Any, tmp_path: Pat
     }
     inside = total = 0
     for seed in range(12):
-        audit.sample(out, tmp_path / "s", n=250, seed=seed)
-        table = read(tmp_path / "s")
+        audit.sample(out, tmp_path / f"s{seed}", n=250, seed=seed)
+        table = read(tmp_path / f"s{seed}")
         labels = harsh([text or "" for text in table["text"].to_pylist()])
         path = tmp_path / "labelled.parquet"
         pq.write_table(table.append_column("any", pa.array(labels)), path)
@@ -113,7 +113,7 @@ def test_shares_of_the_whole_are_found_from_samples(finished: Any, tmp_path: Pat
 
 def test_the_commands(finished: Any, tmp_path: Path) -> None:
     _, out = finished
-    result = run("audit", "sample", out, "-o", tmp_path / "s", "-n", 40, "--format", "csv")
+    result = run("audit", "sample", out, "-o", tmp_path / "csv", "-n", 40, "--format", "csv")
     assert result.returncode == 0, result.stderr
     assert "review.csv" in result.stdout
     assert run("audit", "sample", out, "-o", tmp_path / "s", "-n", 60).returncode == 0
@@ -146,6 +146,31 @@ def test_what_cannot_be_audited(finished: Any, tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"], "toxic": [1]}), path)
     with pytest.raises(InputError, match="has no column inclusion_probability"):
         audit.report(path)
+    whole = {"verdict": ["clear", "flag"], "category": [None, "toxic"], "source": ["a", "a"]}
+    whole |= {"source_row": [0, 1], "toxic": [0, 1]}
+    whole |= {"inclusion_probability": [0.5, 0.5], "inclusion_floor": [0.5, 0.5]}
+    for change, what in (
+        ({}, ""),
+        ({"verdict": ["clear", "Flag"]}, "has verdicts that are none"),
+        ({"verdict": ["review", "review"]}, "nothing but records for review"),
+        ({"source_row": [1, 1]}, "holds a record twice"),
+    ):
+        pq.write_table(pa.table(whole | change), path)
+        if what:
+            with pytest.raises(InputError, match=what):
+                audit.report(path)
+        else:
+            assert audit.report(path)[0].n == 2
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "labels.csv").write_text("work of days")
+    with pytest.raises(OutputError, match="is there already"):
+        audit.sample(out, tmp_path / "mine")
+    part = sorted((out / "decisions").glob("*"))[1]
+    content = part.read_bytes()
+    part.write_bytes(content[:100])
+    with pytest.raises(RunError, match="damaged"):
+        audit.sample(out, tmp_path / "s")
+    part.write_bytes(content)
     before = (data / "b.csv").read_text()
     (data / "b.csv").write_text(before + "more,text\n")
     try:

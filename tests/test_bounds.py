@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemod import bounds
+from edgemod.bounds import Drawn
 
 
 def marks(bad: int, n: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -26,8 +27,9 @@ def test_p_value_is_a_sum_of_binomial_chances(bad: int, n: int, target: float) -
 
 def test_nothing_drawn_proves_nothing() -> None:
     none = np.zeros(0, bool)
-    assert bounds.p_value(none, 0.5) == bounds.p_value(none, 0.5, np.zeros(0)) == 1
-    assert bounds.bound(none, 0.05) == bounds.bound(none, 0.05, np.zeros(0)) == 1
+    drawn = Drawn(np.zeros(0), 9.0)
+    assert bounds.p_value(none, 0.5) == bounds.p_value(none, 0.5, drawn) == 1
+    assert bounds.bound(none, 0.05) == bounds.bound(none, 0.05, drawn) == 1
 
 
 @settings(deadline=None)
@@ -35,8 +37,7 @@ def test_nothing_drawn_proves_nothing() -> None:
 def test_a_bound_is_the_least_that_is_certified(bad: int, n: int, delta: float) -> None:
     bad = min(bad, n)
     rows = marks(bad, n)
-    weights = np.linspace(1, 3, n)
-    for weight in (None, weights):
+    for weight in (None, Drawn(np.linspace(1, 3, n), 3.0)):
         most = bounds.bound(rows, delta, weight)
         assert bad / n <= most or weight is not None
         if most < 1:
@@ -44,7 +45,7 @@ def test_a_bound_is_the_least_that_is_certified(bad: int, n: int, delta: float) 
             assert bounds.p_value(rows, most - 1e-6, weight) > delta
 
 
-@pytest.mark.parametrize("spread", [1.0, 8.0])
+@pytest.mark.parametrize("spread", [1.0, 8.0, 40.0, 400.0])
 def test_a_false_claim_is_certified_no_more_often_than_delta(spread: float) -> None:
     """Records violate and are missed by chance; the ones missed are drawn less often."""
     random = np.random.default_rng(1)
@@ -53,19 +54,20 @@ def test_a_false_claim_is_certified_no_more_often_than_delta(spread: float) -> N
         missed = random.random(600) < target  # all records: as risky as the claim denies
         chance = np.where(missed, 0.5 / spread, 0.5)
         drawn = random.random(600) < chance
-        weights = None if spread == 1 else 1 / chance[drawn]
-        certified += bounds.p_value(missed[drawn], target, weights) <= delta
+        # Of the rarely drawn ones, which are the missed ones, a sample often holds none.
+        how = None if spread == 1 else Drawn(1 / chance[drawn], 2 * spread)
+        certified += bounds.p_value(missed[drawn], target, how) <= delta
     assert certified / 1500 <= delta + 3 * math.sqrt(delta * (1 - delta) / 1500)
     assert certified > 0 or spread > 1  # the exact test is not idle
 
 
 def test_weighted_labels_prove_what_they_should() -> None:
     random = np.random.default_rng(2)
-    weights = random.uniform(1, 3, 4000)
+    drawn = Drawn(random.uniform(1, 3, 4000), 3.0)
     bad = random.random(4000) < 0.02
-    assert bounds.p_value(bad, 0.05, weights) < 1e-6
-    assert 0.02 < bounds.bound(bad, 0.05, weights) < 0.04
-    assert bounds.p_value(bad, 0.02, weights) > 0.05
+    assert bounds.p_value(bad, 0.05, drawn) < 1e-6
+    assert 0.02 < bounds.bound(bad, 0.05, drawn) < 0.04
+    assert bounds.p_value(bad, 0.02, drawn) > 0.05
 
 
 @pytest.mark.parametrize("target", [0.02, 0.05, 0.2])
@@ -77,6 +79,8 @@ def test_needed_is_enough_and_one_less_is_not(target: float, delta: float) -> No
     more = bounds.needed(target, delta, target / 2)
     assert more is not None
     assert bounds.p_value(marks(math.ceil(more * target / 2), more), target) <= delta
+    less = more - max(more // 100, 1)  # it is about that many, by steps of a 200th
+    assert bounds.p_value(marks(math.ceil(less * target / 2), less), target) > delta * 0.5
     assert bounds.needed(target, delta, target) is None
 
 

@@ -61,6 +61,8 @@ def test_words_and_windows_add_up_to_the_decision(out: Path, triager: Triager) -
 def test_ids_that_are_there_twice_or_not_at_all(out: Path, triager: Triager) -> None:
     found = explain.explain(out, "kind", triager)
     assert (found.others, found.text) == (1, TEXTS["kind"])
+    with pytest.raises(InputError, match="2 records have this id"):
+        explain.notice(found, "us")
     with pytest.raises(InputError, match="no record is called 'nobody'"):
         explain.explain(out, "nobody", triager)
     assert explain.explain(out, "none", triager).words == ()

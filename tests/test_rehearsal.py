@@ -98,8 +98,8 @@ def test_a_diff_equals_two_runs(dump: Path, tmp_path: Path) -> None:
         Triager(path, overlay="crisis", beside=before) as after,
     ):
         assert before.model is after.model
-        found = rehearsal.compare(before, after, rehearsal.chunks_of(dump, 65536))
-        again = rehearsal.compare(before, after, rehearsal.chunks_of(tmp_path / "None", 65536))
+        found = rehearsal.compare(before, after, rehearsal.chunks_of(dump))
+        again = rehearsal.compare(before, after, rehearsal.chunks_of(tmp_path / "None"))
     pairs = list(zip(*verdicts, strict=True))
     assert found.records == 200
     assert {**found.moved} == {pair: pairs.count(pair) for pair in pairs}
@@ -118,7 +118,7 @@ def test_a_drill_counts_hours_and_what_is_left(dump: Path, tmp_path: Path) -> No
         Triager(path, None, overlay="crisis", beside=before) as after,
     ):
         found = rehearsal.drill(
-            before, after, rehearsal.chunks_of(dump, 65536), reviewers=2, per_hour=5, shift=1
+            before, after, rehearsal.chunks_of(dump), reviewers=2, per_hour=5, shift=1
         )
     assert found.reviews[1] >= max(found.reviews[0], 20)
     assert found.hours == (found.reviews[0] / 10, found.reviews[1] / 10)
@@ -142,5 +142,5 @@ def test_diff_and_drill_from_the_command_line(dump: Path, tmp_path: Path) -> Non
     drilled = json.loads(run("policy", "drill", path, *more, "--reviewers", 3, "--json").stdout)
     assert drilled["hours"][0] == pytest.approx(drilled["reviews"][0] / 180)
     with pytest.raises(InputError):
-        list(rehearsal.chunks_of(tmp_path / "nothing", 10))
+        rehearsal.chunks_of(tmp_path / "nothing")
     assert np.isfinite(drilled["hours"]).all()

@@ -118,10 +118,8 @@ def evaluate(
 @click.option(
     "--max-miss-rate",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.02,
-    show_default=True,
     metavar="SHARE",
-    help="Of the records that violate, the share that may be cleared.",
+    help="Of the records that violate, the share that may be cleared. Default: 0.02.",
 )
 @click.option(
     "--max-false-flag-rate",
@@ -143,7 +141,7 @@ def evaluate(
     "--review-budget",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     metavar="SHARE",
-    help="Clear so much that no more goes to people, and bound what that misses.",
+    help="Instead: clear so much that no more goes to people, and bound what that misses.",
 )
 @click.option("--by", metavar="COLUMN", help="Miss rates must hold in each group of this column.")
 @click.option(
@@ -160,6 +158,12 @@ def evaluate(
         "conversation",
         metavar="NAME",
         help="Column that holds a list of messages instead of a text.",
+    ),
+    click.option(
+        "--context-column",
+        "context",
+        metavar="NAME",
+        help="Column with what the record answers to, if the run has one.",
     ),
     click.option(
         "--label-columns",
@@ -275,7 +279,7 @@ def audit() -> None:
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Folder for the sample, with text.",
+    help="New folder for the sample, with text.",
 )
 @click.option(
     "-n",
@@ -288,7 +292,7 @@ def audit() -> None:
 )
 @click.option(
     "--format",
-    type=click.Choice(["parquet", "csv", "jsonl", "label-studio"]),
+    type=click.Choice(["parquet", "csv", "jsonl"]),
     default="parquet",
     show_default=True,
     help="As the review queue has.",

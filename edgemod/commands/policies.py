@@ -139,8 +139,7 @@ def policy_diff(
         Triager(old, chosen, calibration=calibration) as before,
         Triager(new, chosen, calibration=calibration, overlay=overlay, beside=before) as after,
     ):
-        limit = max(before.policy.max_text_bytes, after.policy.max_text_bytes)
-        found = rehearsal.compare(before, after, rehearsal.chunks_of(on, limit, text=text))
+        found = rehearsal.compare(before, after, rehearsal.chunks_of(on, text=text))
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
     else:
@@ -197,7 +196,7 @@ def policy_drill(
         found = rehearsal.drill(
             before,
             after,
-            rehearsal.chunks_of(on, before.policy.max_text_bytes, text=text),
+            rehearsal.chunks_of(on, text=text),
             reviewers=reviewers,
             per_hour=per_hour,
             shift=shift,

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy import optimize
 
 from edgemod.calibration import Curve, FloatMatrix
-from edgemod.words import ANY, OUTPUTS
+from edgemod.words import OUTPUTS
 
 Labels = npt.NDArray[np.int8]
 Weights = npt.NDArray[np.floating[Any]]
@@ -139,6 +139,8 @@ def clear_threshold(p_violating: npt.NDArray[np.floating[Any]], miss_rate: float
 
     0 (clear nothing) where there are fewer than 1 / miss_rate of them: too few to tell.
     """
+    if len(p_violating) * miss_rate * (1 + 1e-12) < 1:
+        return 0.0
     return float(_clear_thresholds(p_violating, np.array([miss_rate]), None)[0])
 
 
@@ -159,7 +161,10 @@ def _clear_thresholds(
     shares: npt.NDArray[np.floating[Any]],
     weights: Weights | None,
 ) -> npt.NDArray[np.float32]:
-    """``clear_threshold`` for several miss rates, (len(shares),)."""
+    """The largest threshold t with share(p < t) <= share, for each share, (len(shares),).
+
+    For shares of less than one record the least of the probabilities; 0 where there are none.
+    """
     n = len(p_violating)
     if not n:
         return np.zeros(len(shares), np.float32)
@@ -168,13 +173,16 @@ def _clear_thresholds(
     below = np.cumsum(weight) - weight  # weight before each of them
     # Rounding must not turn "just as much as the share" into "more".
     at = np.searchsorted(below, shares * weight.sum() * (1 + 1e-12), side="right") - 1
-    found = np.asarray(p_violating, np.float32)[order[at]]
-    return np.where(shares * n * (1 + 1e-12) < 1, np.float32(0), found)
+    return np.asarray(np.asarray(p_violating, np.float32)[order[at]])
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """Clear thresholds of one stage that rise together: those of the K outputs, step by step."""
+    """Clear thresholds of one stage that rise together: those of the K outputs, step by step.
+
+    The first step clears nothing. Those after it are quantiles of the output's violating records,
+    down to the least of them: too few of them hold a category back in ``clear_steps``.
+    """
 
     rungs: npt.NDArray[np.float32]
     """(steps, K): the thresholds at each step of ``QUANTILES``, rising; none is over one half."""
@@ -198,7 +206,7 @@ class Ladder:
             rows = (labels[:, k] == 1) & np.isfinite(p[:, k])
             weight = None if weights is None else weights[rows]
             # Nothing is cleared that is likelier than not to violate, whatever a quantile says.
-            rungs[:, k] = np.minimum(_clear_thresholds(p[rows, k], QUANTILES, weight), 0.5)
+            rungs[1:, k] = np.minimum(_clear_thresholds(p[rows, k], QUANTILES[1:], weight), 0.5)
         return cls(rungs)
 
     def at(self, steps: Sequence[int]) -> npt.NDArray[np.float32]:
@@ -226,8 +234,9 @@ def clear_steps(
     weights: Weights | None = None,
     cleared: npt.NDArray[np.bool_] | None = None,
 ) -> list[int]:
-    """Steps (K,) under which no output has more than ``miss_rate`` of its records cleared.
+    """Steps (K,) under which no more than ``miss_rate`` of the violating records is cleared.
 
+    ``labels`` (n, L): a column for each kind of them, of the K outputs and whatever else must hold.
     ``needs`` (n, K) from ``Ladder.needs``; ``cleared`` (n,): records that an earlier stage clears
     in any case. All outputs start at the greatest step that they can share. That is set by the
     category that is hardest to keep, so each is then raised alone, the one first that clears most
@@ -238,10 +247,10 @@ def clear_steps(
     n, outputs = needs.shape
     weight = np.ones(n) if weights is None else np.asarray(weights, np.float64)
     before = np.zeros(n, bool) if cleared is None else cleared
-    kinds = [weight * (labels[:, k] == 1) for k in range(outputs)]
+    kinds = [weight * (column == 1) for column in labels.T]
     limits = [miss_rate * (kind.sum() + kind.max()) - kind.max() for kind in kinds if kind.any()]
     kinds = [kind for kind in kinds if kind.any()]
-    harmless = weight * ~(labels[:, OUTPUTS.index(ANY)] == 1)
+    harmless = weight * ~(labels == 1).any(axis=1)
 
     def holds(below: npt.NDArray[np.bool_]) -> bool:
         return all(kind[below].sum() <= limit for kind, limit in zip(kinds, limits, strict=True))

@@ -230,11 +230,14 @@ def _thresholds(
 ) -> dict[str, dict[str, float | None]]:
     """Threshold pairs of one stage by output, from probabilities (n, K) of rows of two masks.
 
-    Texts written to be hard count for flags alone: half of them violate, which is no one's archive.
+    Half of the texts written to be hard violate, which is no one's archive: for clear thresholds
+    they are a kind of their own, of which no greater share may be cleared.
     """
     chosen = {}
     ladder = fitting.Ladder.of(p[usual], labels[usual])
-    steps = fitting.clear_steps(ladder.needs(p[usual]), labels[usual], miss_rate)
+    kinds = np.column_stack((np.where(usual[:, None], labels, -1), hard & (labels[:, -1] == 1)))
+    both = usual | hard
+    steps = fitting.clear_steps(ladder.needs(p[both]), kinds[both].astype(np.int8), miss_rate)
     clear = ladder.at(steps).tolist()
     for k, name in enumerate(OUTPUTS):
         limits = [max(clear[k], 0.5)]

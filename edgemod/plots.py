@@ -84,7 +84,7 @@ class Plots:
         safe = re.sub(r"[^\w.-]+", "_", Path(file).stem)[:80]
         path = self.folder / f"{safe}-{short}-{label}.svg"
         drawn = io.BytesIO()
-        figure.savefig(drawn, metadata={"Date": None})
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
         write_bytes(path, drawn.getvalue())
         return path
 

@@ -51,11 +51,12 @@ def test_words_and_windows_add_up_to_the_decision(out: Path, triager: Triager) -
     assert {found.text[w.start : w.end] for w in found.words[:3]} & {"idiot", "worthless"}
     assert [w.adds for w in found.words] == sorted((w.adds for w in found.words), reverse=True)
     found = explain.explain(out, "long", triager)
-    assert len(found.windows) > 3
+    assert found.decision["stage"] == "model"
+    # Of ten pieces or more those are read that the filter would not clear by themselves.
+    assert 1 <= len(found.windows) < 10
     worst = max(window["any"] for window in found.windows)
-    assert worst > 3 * sorted(window["any"] for window in found.windows)[0]
-    if found.decision["stage"] == "model":
-        assert found.decision["p_any"] == pytest.approx(worst, abs=0.02)
+    assert found.decision["p_any"] == pytest.approx(worst, abs=0.02)
+    assert explain.explain(out, "card", triager).windows == ()  # a rule settled it
 
 
 def test_ids_that_are_there_twice_or_not_at_all(out: Path, triager: Triager) -> None:

@@ -289,7 +289,7 @@ def test_equal_texts_have_equal_scores(triager: Triager) -> None:
     assert answers[0] == answers[2] == score(texts[:1], triager=triager)[0]
     assert answers[1] == answers[4]
     assert answers[1].status == Status.empty_text.name
-    assert answers[0].stage == "filter"
+    assert answers[0].verdict == "clear"
     assert answers[3] != answers[0]
 
 

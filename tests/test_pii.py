@@ -88,7 +88,8 @@ def test_ssn_has_a_valid_area(area: int, group: int, serial: int, separator: str
 )
 def test_ibans_are_those_that_pass_mod_97(country: str, check: str, rest: str) -> None:
     number = country + check + rest
-    assert ("ibans" in kinds(f"to {number} please")) == naive.iban(number)
+    # In brackets: a word behind it could be its last letters.
+    assert ("ibans" in kinds(f"to ({number}) please")) == naive.iban(number)
     # With the check digits that ISO 7064 asks for, it passes where the length is right.
     value = int("".join(str(int(char, 36)) for char in rest + country + "00"))
     good = f"{country}{98 - value % 97:02}{rest}"

@@ -125,13 +125,15 @@ def _shares(source: Source, name: str) -> npt.NDArray[np.float64]:
     return np.concatenate(parts)
 
 
+NO_GROUP: Final = "(none)"
+"""The group of records that have none: null."""
 MOST_GROUPS: Final = 100
 MOST_CHARACTERS: Final = 100
 """Of the name of a group."""
 
 
 def read_groups(source: Source, name: str) -> npt.NDArray[np.str_]:
-    """A column of few different values as text, (rows,); null is an empty text.
+    """A column of few different values as text, (rows,); null is ``NO_GROUP``.
 
     Raises InputError if there is no one such column, if it cannot be text, or if it has more than
     ``MOST_GROUPS`` values or one of more than ``MOST_CHARACTERS``: what is in it is shown.
@@ -152,7 +154,7 @@ def read_groups(source: Source, name: str) -> npt.NDArray[np.str_]:
 
 
 def read_values(source: Source, name: str) -> Iterator[str]:
-    """A column, or a partition of the path, as text, row by row; null is an empty text.
+    """A column, or a partition of the path, as text, row by row; null is ``NO_GROUP``.
 
     Raises InputError if there is no one such column, or if it cannot be text.
     """
@@ -163,10 +165,10 @@ def read_values(source: Source, name: str) -> Iterator[str]:
         raise InputError(f"no one column '{name}'", where=source.path, fix=fix)
     for run in formats.rows(source, [name]):
         if name not in names:
-            yield from itertools.repeat(partition or "", run.count)
+            yield from itertools.repeat(partition or NO_GROUP, run.count)
             continue
         try:
-            yield from _decoded(run)[name].cast(pa.string()).fill_null("").to_pylist()
+            yield from _decoded(run)[name].cast(pa.string()).fill_null(NO_GROUP).to_pylist()
         except (pa.ArrowException, UnicodeError) as error:
             fix = "Name a column of words, numbers or dates."
             what = f"column '{name}' cannot be read as words"

@@ -29,7 +29,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from edgemod.words import OUTPUTS
+from edgemod.words import CATEGORIES, OUTPUTS
 
 if TYPE_CHECKING:
     from edgemod import pipeline
@@ -110,8 +110,9 @@ def summary(report: RunReport, out: Path) -> None:
         f"{report.peak_memory_bytes / 1e6:,.0f} MB",
         style="dim",
     )
-    console.print(f"calibration: {_shown(report.calibration_note)}", style="dim")
-    if report.certificate.get("void"):
+    if not report.certificate.get("void"):
+        console.print(f"calibration: {_shown(report.calibration_note)}", style="dim")
+    else:
         console.print(
             "certificate void: these texts score unlike the labelled ones (chance "
             f"{report.certificate['drift']:.1g}); label a sample of these and calibrate again",
@@ -282,9 +283,25 @@ def calibration(made: Calibrated, out: Path) -> None:
     console.print(table)
     console.print(
         "miss: of the records that violate, the share cleared; false flag: of the records "
-        "flagged, the share that does not violate. More: labelled records of that kind.",
+        "flagged, the share that does not violate. About N more: records of that kind.",
         style="dim",
     )
+    limits = made.found.limits
+    if not limits["filter"].clear_below.any():
+        console.print(
+            "the filter clears nothing by this: the language model reads every record, and a run "
+            "takes several times as long",
+            style="yellow",
+        )
+    silent = [
+        name
+        for k, name in enumerate(CATEGORIES)
+        if all(math.isinf(limit.flag_above[k]) for limit in limits.values())
+    ]
+    if silent:
+        console.print(f"never flagged, but for rules: {', '.join(silent)}", style="yellow")
+    if made.certificate["labels"]["drawn by known chances"]:
+        console.print("how many more weighted labels it would take cannot be told", style="dim")
     shares = made.found.shares
     console.print(", ".join(f"{verdict} {share:.1%}" for verdict, share in shares.items()))
     console.print(_shown(made.note), style="bold")

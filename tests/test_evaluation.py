@@ -383,7 +383,7 @@ def test_groups_and_curves(labelled: Path, tmp_path: Path) -> None:
     result = run(*command, "--plots", plots, "--json")
     assert result.returncode == 0, result.stderr
     lines = [line for line in json.loads(result.stdout)["evaluations"] if line["label"] == "toxic"]
-    assert [line["group"] for line in lines] == [None, "", "even"]
+    assert [line["group"] for line in lines] == [None, "(none)", "even"]
     assert lines[0]["n"] == lines[1]["n"] + lines[2]["n"]
     found = lines[0]["rankings"][0]["figures"]
     assert found["f1_oracle"]["value"] >= found["f1_at_half"]["value"] > 0

@@ -147,7 +147,7 @@ def decide(
 
     for position, rule in enumerate(policy.rules if "rule" in policy.stages else ()):
         if rule.on == "any":
-            rows = is_open & _matches(rule, policy, evidence)
+            rows = is_open & matches(rule, policy, evidence)
             what = CATEGORIES.index(rule.category)
             settle(rows, Verdict[rule.verdict], Stage.rule, _BY_RULE + position, what)
             status[rows] = Status.ok  # a rule reads any language
@@ -187,7 +187,7 @@ def decide(
     for position, rule in enumerate(policy.rules if "rule" in policy.stages else ()):
         if rule.on != "any":
             rows = ~is_open & by_model & (verdict == Verdict[rule.on])
-            rows &= _matches(rule, policy, evidence)
+            rows &= matches(rule, policy, evidence)
             # What was flagged keeps its category: the rule doubts the flag, not the subject.
             what = category[rows] if rule.on == "flag" else CATEGORIES.index(rule.category)
             settle(rows, Verdict.review, Stage.rule, _BY_RULE + position, what)
@@ -236,7 +236,7 @@ def _severity(policy: Policy) -> npt.NDArray[np.float32]:
     return np.array([enabled.get(name, 0) for name in CATEGORIES], np.float32)
 
 
-def _matches(rule: Rule, policy: Policy, evidence: Evidence) -> npt.NDArray[np.bool_]:
+def matches(rule: Rule, policy: Policy, evidence: Evidence) -> npt.NDArray[np.bool_]:
     """Which texts meet every condition of a rule, bool (n,)."""
     lexicons = [lexicon.name for lexicon in policy.lexicons]
     rows = np.ones(len(evidence.status), np.bool_)

@@ -19,9 +19,9 @@ import numpy.typing as npt
 from scipy import optimize
 
 from edgemod.calibration import Curve, FloatMatrix
+from edgemod.metrics import Labels
 from edgemod.words import OUTPUTS
 
-Labels = npt.NDArray[np.int8]
 Weights = npt.NDArray[np.floating[Any]]
 
 QUANTILES: Final = np.arange(0.0, 0.605, 0.005)
@@ -132,16 +132,6 @@ def _curve(kind: str, p: npt.NDArray[np.floating[Any]], labels: Labels, weight: 
 
 
 # -- thresholds --------------------------------------------------------------------------------
-
-
-def clear_threshold(p_violating: npt.NDArray[np.floating[Any]], miss_rate: float) -> float:
-    """The largest threshold t with share(p < t) <= miss_rate among violating records.
-
-    0 (clear nothing) where there are fewer than 1 / miss_rate of them: too few to tell.
-    """
-    if len(p_violating) * miss_rate * (1 + 1e-12) < 1:
-        return 0.0
-    return float(_clear_thresholds(p_violating, np.array([miss_rate]), None)[0])
 
 
 def flag_threshold(p_harmless: npt.NDArray[np.floating[Any]], false_positives: float) -> float:

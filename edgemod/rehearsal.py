@@ -19,15 +19,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from edgemod import features, formats, originals, records, review, run_folder, scoring
-from edgemod.decide import OPERATORS
+from edgemod import decide, features, formats, originals, records, review, run_folder, scoring
+from edgemod.decide import Evidence
 from edgemod.errors import InputError
 from edgemod.labels import UNSAFE, read_labels
 from edgemod.metrics import Estimate, Labels, wilson
-from edgemod.policy import Lexicon, Policy, Rule
+from edgemod.policy import Lexicon, Policy
 from edgemod.records import Chunk
 from edgemod.triager import Triager
-from edgemod.words import ANY, CATEGORIES, FEATURES, Status
+from edgemod.words import ANY, CATEGORIES, Status
 
 SHOWN: Final = 20
 """Ids told of each kind of change, the first ones."""
@@ -182,9 +182,10 @@ def _fired(
         return result
     texts = chunk.texts["text"].take(rows)
     measured = features.extract(texts, whole)
+    evidence = Evidence(status[rows], measured.values, measured.hits, None, None)
     every = np.column_stack(
         [
-            *(_holds(rule, policy, measured.values, measured.hits) for rule in policy.rules),
+            *(decide.matches(rule, policy, evidence) for rule in policy.rules),
             measured.hits > 0,
             features.extract(texts, single).hits > 0,
         ]
@@ -192,22 +193,6 @@ def _fired(
     owner = np.array(chunk.texts["record"], np.int32)[rows]
     np.logical_or.at(result, owner, every)
     return result
-
-
-def _holds(rule: Rule, policy: Policy, values: Any, hits: Any) -> Bools:
-    """Where all conditions of a rule hold, (n,)."""
-    lexicons = [lexicon.name for lexicon in policy.lexicons]
-    columns = list(FEATURES)
-    rows = np.ones(len(values), bool)
-    for condition in rule.when:
-        name = condition.feature
-        of = (
-            hits[:, lexicons.index(name[8:])]
-            if name.startswith("lexicon.")
-            else values[:, columns.index(name)]
-        )
-        rows &= OPERATORS[condition.op](of, np.float32(condition.value))
-    return rows
 
 
 def _catches(

@@ -136,7 +136,8 @@ def progress(kind: str) -> Iterator[Callable[[pipeline.Progress], None]]:
 
     def tell(event: pipeline.Progress) -> None:
         rounded = dataclasses.replace(event, seconds=round(event.seconds, 1))
-        print(json.dumps(dataclasses.asdict(rounded)), file=sys.stderr, flush=True)  # noqa: T201
+        sys.stderr.write(json.dumps(dataclasses.asdict(rounded)) + "\n")
+        sys.stderr.flush()
 
     yield tell if kind == "json" else lambda event: None
 

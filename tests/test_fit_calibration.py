@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 import fit_calibration
-from edgemod import calibration
 from edgemod.words import OUTPUTS
+from test_fitting import drawn
 
 K = len(OUTPUTS)
-
-
-def drawn(n: int, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Probabilities (n, K) and labels (n, K) that go with them, some unknown."""
-    random = np.random.default_rng(seed)
-    labels = (random.random((n, K)) < 0.2).astype(np.int8)
-    odds = 3 * labels - 2 + random.normal(size=(n, K))
-    labels[random.random((n, K)) < 0.3] = -1
-    return calibration.sigmoid(odds), labels
 
 
 def test_both_stages_in_a_row_are_counted_as_a_run_decides() -> None:

@@ -47,22 +47,6 @@ probabilities = st.lists(st.floats(0, 1, width=32), min_size=0, max_size=60)
 
 @settings(deadline=None)
 @given(probabilities, st.sampled_from([0.02, 0.05, 0.3]))
-def test_clear_threshold_is_the_largest_that_keeps_the_miss_rate(
-    p: list[float], rate: float
-) -> None:
-    values = np.array(p, np.float32)
-    threshold = fitting.clear_threshold(values, rate)
-    if len(values) * rate < 1:
-        assert threshold == 0
-        return
-    assert (values < threshold).mean() <= rate
-    above = np.unique(values[values > threshold])
-    if len(above):
-        assert (values < above[0]).mean() > rate
-
-
-@settings(deadline=None)
-@given(probabilities, st.sampled_from([0.02, 0.05, 0.3]))
 def test_flag_threshold_is_the_smallest_that_keeps_false_positives(
     p: list[float], rate: float
 ) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
-from edgemod.commands.options import grouped, with_models, with_policy, with_text
+from edgemod.commands.options import grouped, with_models, with_policy, with_text, with_threads
+
+_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
 @click.command()
@@ -55,12 +57,7 @@ from edgemod.commands.options import grouped, with_models, with_policy, with_tex
     help="Resamples for the intervals of areas.",
 )
 @with_models
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 512),
-    metavar="N",
-    help="Threads, each with its own models. Default: one for each usable core.",
-)
+@with_threads
 @click.option(
     "--plots",
     type=click.Path(path_type=Path, file_okay=False),
@@ -117,13 +114,13 @@ def evaluate(
 )
 @click.option(
     "--max-miss-rate",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=_SHARE,
     metavar="SHARE",
     help="Of the records that violate, the share that may be cleared. Default: 0.02.",
 )
 @click.option(
     "--max-false-flag-rate",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=_SHARE,
     default=0.05,
     show_default=True,
     metavar="SHARE",
@@ -131,7 +128,7 @@ def evaluate(
 )
 @click.option(
     "--delta",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=_SHARE,
     default=0.05,
     show_default=True,
     metavar="CHANCE",
@@ -139,7 +136,7 @@ def evaluate(
 )
 @click.option(
     "--review-budget",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=_SHARE,
     metavar="SHARE",
     help="Instead: clear so much that no more goes to people, and bound what that misses.",
 )
@@ -181,12 +178,7 @@ def evaluate(
     metavar="N",
     help="Which labels choose and which test.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 512),
-    metavar="N",
-    help="Threads, each with its own models. Default: one for each usable core.",
-)
+@with_threads
 @click.option("--json", "as_json", is_flag=True, help="The certificate as JSON on stdout.")
 def calibrate(
     labels: tuple[str, ...],

@@ -54,3 +54,9 @@ with_workers = click.option(
     metavar="N",
     help="Worker processes. Default: one for each usable core.",
 )
+with_threads = click.option(
+    "--workers",
+    type=click.IntRange(1, 512),
+    metavar="N",
+    help="Threads, each with its own models. Default: one for each usable core.",
+)

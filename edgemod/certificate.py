@@ -51,15 +51,15 @@ BOLDEST_IN_BUDGET: Final = 0.5
 """And so much of all violating records where a review budget is given, whatever it misses."""
 FILTER_SHARES: Final = (0.0, 0.25, 0.5, 0.75)
 """Shares of the accepted misses that the filter may make which are tried."""
+WORTH: Final = 0.01
+"""So much more of all records for review is worth fewer calls of the language model."""
+FILTER_RISES: Final = 4
+"""So often its thresholds rise along the sequence; flags are tested with each of them."""
 TRIED: Final = 60
 """Flag thresholds that are tried for each category."""
 _SURE: Final = 0.4
 """A claim is made only if the half that chooses would certify it with this much of the delta there
 is: one that holds by luck alone would hold up all the others."""
-
-
-_PARTS: Final = {1: (1.0,), 2: (0.75, 0.25)}
-"""What each sequence of clear settings gets of the delta of its side, by how many there are."""
 
 
 @dataclass(frozen=True)
@@ -288,8 +288,7 @@ def find(case: Case, choosing: Bools, goal: Goal, *, uncertified: str = "review"
     kept = left_out if uncertified == "default" else set()
     told = {*case.asked} - kept
     case, curves = _curved(case, told, choosing)
-    sequences = _clear_levels(case, told, tested, choosing, goal)
-    clears = sequences[0]
+    clears = _clear_levels(case, told, tested, choosing, goal)
     flag, proved, nearest = _flags(clears, claims, choosing, goal)
     if goal.max_miss_rate is None:
         assert goal.review_budget is not None
@@ -298,14 +297,13 @@ def find(case: Case, choosing: Bools, goal: Goal, *, uncertified: str = "review"
         at = within[0] if within else len(clears) - 1
         cleared = shown = clears[at]
     else:
-        most, at = goal.max_miss_rate, 0
-        cleared, shown = clears[0], clears[0] if left_out - kept else clears[1]
-        for levels, part in zip(sequences, _PARTS[len(sequences)], strict=True):
-            if tested and not left_out - kept and not at:
-                tests = ([c.p_value(one, testing, most) for c in tested] for one in levels[1:])
-                at = bounds.fixed_sequence(tests, part * half)
-                # What cannot be certified is shown at the setting that was tested first.
-                cleared, shown = levels[at], levels[max(at, 1)]
+        at = 0
+        if tested and not left_out - kept:
+            most = goal.max_miss_rate
+            tests = ([c.p_value(one, testing, most) for c in tested] for one in clears[1:])
+            at = bounds.fixed_sequence(tests, half)
+        # What cannot be certified is shown at the setting that was tested first.
+        cleared, shown = clears[at], clears[0 if left_out - kept else max(at, 1)]
     chosen, tried = cleared.flagging(flag), cleared.flagging(nearest)
     risks = tuple(
         _risk(c, shown if c.side == "miss" else tried, choosing, goal, holds=holds)
@@ -360,13 +358,12 @@ def applied(case: Case, found: Found) -> Level:
 
 def _clear_levels(
     case: Case, told: set[str], tested: Sequence[Claim], choosing: Bools, goal: Goal
-) -> list[list[Level]]:
-    """Sequences of settings that clear more and more and flag nothing, to be tested in turn.
+) -> list[Level]:
+    """A sequence of settings that clear more and more and flag nothing, to be tested in turn.
 
-    The first setting of each clears nothing. Where there are two stages the second lets the filter
-    alone clear, whose thresholds are the same in all that follow: those with which the half that
-    chooses would end at the fewest records for review. In case that the filter clears too much by
-    them, there is a second sequence in which it clears nothing.
+    The first clears nothing. The thresholds of both stages rise along it, those of the filter in
+    ``FILTER_RISES`` steps. How far either rises says the half that chooses: to where it would end
+    at the fewest records for review, or nearly so with more that the filter clears.
     """
     nothing, never = _nothing()
     stages = [stage for stage in _STAGES if stage in case.greatest]
@@ -398,8 +395,9 @@ def _clear_levels(
         for level in range(1, LEVELS + 1):
             clear = dict(nothing)
             for stage in stages:
-                before = len(stages) - 1
-                rise = (level - before) / (LEVELS - before) if stage == stages[-1] else 1.0
+                rise = level / LEVELS
+                if stage != stages[-1]:
+                    rise = int(rise * FILTER_RISES) / FILTER_RISES
                 clear[stage] = ladders[stage].at([int(s * rise) for s in steps[stage]])
             levels.append(Level(case, clear, never))
         end = len(levels) - 1
@@ -407,10 +405,9 @@ def _clear_levels(
             most, half = goal.max_miss_rate, goal.delta / 2
             tests = ([c.p_value(one, choosing, most) for c in tested] for one in levels[1:])
             end = bounds.fixed_sequence(tests, _SURE * half)
-        # As many settled with fewer calls of the language model is better.
-        found.append((levels[end].share(Verdict.review, choosing) - 1e-6 * share, levels))
-    best = min(range(len(found)), key=lambda i: found[i][0])
-    return [found[i][1] for i in dict.fromkeys((best, 0))]  # the first has no share for the filter
+        found.append((levels[end].share(Verdict.review, choosing), levels))
+    most = min(review for review, _ in found) + WORTH
+    return [levels for review, levels in found if review <= most][-1]
 
 
 def _flags(
@@ -420,28 +417,30 @@ def _flags(
     none, those that came nearest to it.
 
     Which clear thresholds will be taken is not known yet, and must not be: what is flagged depends
-    on those of the filter alone, which are one of two, so that each claim is tested with both.
+    on those of the filter alone, so that each claim is tested with all that it may have.
     """
     target, half = goal.max_false_flag_rate, goal.delta / 2
     flagging = [claim for claim in claims if claim.side == "false flag"]
+    case = clears[0].case
+    apart = {one.clear["filter"].tobytes() if case.has_model else b"": one for one in clears}
     settings = []
     for flag in _flag_thresholds(clears[-1], choosing, goal):
-        pair = [clears[0].flagging(flag), clears[-1].flagging(flag)]
-        made = [c for c in flagging if _says(c, pair[0], choosing, target, half)]
+        each = [clear.flagging(flag) for clear in apart.values()]
+        made = [c for c in flagging if _says(c, each[0], choosing, target, half)]
         if made:
-            promise = max(c.p_value(one, choosing, target) for c in made for one in pair)
-            settings.append((promise, flag, pair, made))
+            promise = max(c.p_value(one, choosing, target) for c in made for one in each)
+            settings.append((promise, flag, each, made))
     # The order of the tests may depend on this half. The likeliest to hold comes first.
     settings.sort(key=lambda setting: setting[0])
     tests = (
-        [c.p_value(one, ~choosing, target) for c in made for one in pair]
-        for _, _, pair, made in settings
+        [c.p_value(one, ~choosing, target) for c in made for one in each]
+        for _, _, each, made in settings
     )
     held = settings[: bounds.fixed_sequence(tests, half)]
     if not held:
-        rest = _rest(clears[0].case)
+        rest = _rest(case)
         return rest, set(), settings[0][1] if settings else rest
-    _, flag, _, made = min(held, key=lambda setting: setting[2][1].share(Verdict.review, choosing))
+    _, flag, _, made = min(held, key=lambda setting: setting[2][-1].share(Verdict.review, choosing))
     return flag, {*made}, flag
 
 

@@ -71,6 +71,7 @@ def calibrate(
     calibration: str | Path | None = None,
     workers: int = 1,
     on_notice: Callable[[str], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Calibrated:
     """Fit a calibration to labelled Parquet files, certify what it can, and write it to ``out``.
 
@@ -82,7 +83,8 @@ def calibrate(
     alike. ``by``: a column of at most ``MOST_STRATA`` strata, for each of which the miss rates
     shall hold. ``max_miss_rate``: 0.02 where neither it nor a budget is given. The other names as
     in ``certificate.Goal`` and ``edgemod.triage``; ``uncertified`` as in ``certificate.find``.
-    ``seed`` of the halving: choose it once, since the best of several tries proves nothing.
+    ``on_progress`` is told how many records of how many the models have read. ``seed`` of the
+    halving: choose it once, since the best of several tries proves nothing.
 
     Raises InputError for a file, column, label or share that will not do; PolicyError, ModelError
     and CalibrationError as Triager does; OutputError if ``out`` cannot be written.
@@ -129,7 +131,9 @@ def calibrate(
                 where=str(calibration),
                 fix="Start from the shipped one: leave --calibration out.",
             )
-        examined, dates = _examined(opened, sources, columns, workers, kept)
+        examined, dates = _examined(
+            opened, sources, columns, workers, kept, on_progress or (lambda *_: None)
+        )
         case = Case(
             examined=examined,
             labels=matrix[kept],
@@ -284,6 +288,7 @@ def _examined(
     columns: Columns,
     workers: int,
     kept: npt.NDArray[np.bool_],
+    on_progress: Callable[[int, int], None],
 ) -> tuple[Examined, list[str]]:
     """Everything the models say of the kept records, in order, and their first and last time."""
     names = [name for name in (*columns.text, columns.conversation, columns.time) if name]
@@ -305,7 +310,9 @@ def _examined(
             rows = np.flatnonzero(kept[start : start + count])
             start += count
             units = scoring.in_units(formats.only(formats.rows(source, names), rows))
-            parts += threads.map(examine, units)
+            for part in threads.map(examine, units):
+                parts.append(part)
+                on_progress(sum(one.records for one in parts), int(kept.sum()))
             check_unchanged(source)
     starts = np.cumsum([0, *(part.records for part in parts)])
     owner = [part.owner + first for part, first in zip(parts, starts, strict=False)]
@@ -327,7 +334,8 @@ def _histogram(case: Case) -> dict[str, Any] | None:
         return None
     weights = np.ones(len(p)) if case.drawn is None else case.drawn.weights[case.examined.owner]
     rows = np.isfinite(p[:, -1])
-    return drift.spread(p[rows, -1], weights[rows]) if rows.any() else None
+    strata = None if case.strata is None else case.strata[case.examined.owner[rows]]
+    return drift.spread(p[rows, -1], weights[rows], strata) if rows.any() else None
 
 
 def _note(found: Found, goal: Goal, n: int) -> str:

@@ -74,6 +74,8 @@ class Columns:
     time: str | None
     context: str | None
     notices: tuple[str, ...]
+    stratum: str | None = None
+    """Whose values a certificate tells apart; see ``certificate.py``."""
 
 
 def resolve_columns(
@@ -144,7 +146,7 @@ def resolve_columns(
 def check_columns(source: Source, fields: pa.Schema, columns: Columns) -> None:
     """Raise InputError if a column is missing from a file, there twice, or of a wrong type."""
     named = [("text", name) for name in columns.text]
-    roles = ("conversation", "id", "thread", "author", "time", "context")
+    roles = ("conversation", "id", "thread", "author", "time", "context", "stratum")
     named += [(role, name) for role in roles if (name := getattr(columns, role)) is not None]
     for role, name in named:
         count = fields.names.count(name)
@@ -153,7 +155,7 @@ def check_columns(source: Source, fields: pa.Schema, columns: Columns) -> None:
             what = f"two columns are named '{_clipped(name)}'"
             raise InputError(what, where=source.path, fix=fix)
         if not count:
-            if role in ("id", "thread", "author", "time") and name in partitions(source):
+            if role in ("id", "thread", "author", "time", "stratum") and name in partitions(source):
                 continue
             if source.format == "csv" and len(fields) == 1 and csv_files.separator(source):
                 raise csv_files.no_header(source)
@@ -318,6 +320,7 @@ _USABLE: Final[Mapping[str, Callable[[pa.DataType], bool]]] = {
     "thread": _is_key,
     "author": _is_key,
     "time": _is_time,
+    "stratum": _is_key,
 }
 _KINDS: Final = {
     "text": "text",

@@ -32,6 +32,7 @@ class Setup:
     model: str | None
     calibration: str | None
     overlay: str | None = None
+    keep_scores: bool = False
     threads: int = 1
 
 

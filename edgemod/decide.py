@@ -214,6 +214,8 @@ def fold(
     probability over the record's texts, float32 (records, K), NaN where none was measured.
     ``owner`` int32 (n,) is the record of each text, ascending, and every record has a text.
     """
+    if len(owner) == records:
+        return np.arange(records), decided.probabilities
     weighted = np.nan_to_num(decided.probabilities[:, :-1]) * _severity(policy)
     order = np.lexsort(
         (
@@ -225,8 +227,6 @@ def fold(
     )
     first = np.searchsorted(owner[order], np.arange(records))
     starts = np.searchsorted(owner, np.arange(records))
-    if not records:
-        return order, decided.probabilities[:0]
     return order[first], np.fmax.reduceat(decided.probabilities, starts, axis=0)
 
 

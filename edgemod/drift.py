@@ -23,16 +23,31 @@ VOID_BELOW: Final = 0.001
 
 
 def spread(
-    p: npt.NDArray[np.floating[Any]], weights: npt.NDArray[np.floating[Any]]
+    p: npt.NDArray[np.floating[Any]],
+    weights: npt.NDArray[np.floating[Any]],
+    strata: npt.NDArray[np.str_] | None = None,
 ) -> dict[str, Any]:
     """Edges of bins of about equal weight, the share in each, and how many texts drawn alike (n,)
-    weighted ones are worth."""
+    weighted ones are worth; the latter two of each stratum as well."""
     order = np.argsort(p, kind="stable")
     below = np.cumsum(weights[order]) / weights.sum()
     edges = np.unique(p[order][np.searchsorted(below, np.arange(1, BINS) / BINS)])
-    shares = np.bincount(bins(p, edges), weights, len(edges) + 1) / weights.sum()
-    worth = float(weights.sum() ** 2 / (weights**2).sum())
-    return {"edges": edges.tolist(), "shares": shares.tolist(), "texts": worth}
+    which = bins(p, edges)
+
+    def of(rows: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        weight = weights[rows]
+        shares = np.bincount(which[rows], weight, len(edges) + 1) / weight.sum()
+        return {
+            "shares": shares.tolist(),
+            "texts": float(weight.sum() ** 2 / (weight**2).sum()),
+        }
+
+    of_each = {} if strata is None else {str(s): strata == s for s in np.unique(strata)}
+    return {
+        "edges": edges.tolist(),
+        **of(np.ones(len(p), bool)),
+        "strata": {name: of(rows) for name, rows in of_each.items()},
+    }
 
 
 def bins(
@@ -45,7 +60,7 @@ def bins(
 def test(labelled: Mapping[str, Any], archive: Sequence[int]) -> float:
     """The chance of spreads so unlike each other, were both from one place; 1 without an archive.
 
-    ``labelled`` from ``spread``; ``archive``: texts of a run in the same bins.
+    ``labelled`` from ``spread``, or one of its strata; ``archive``: texts of a run in those bins.
     """
     from scipy import stats
 

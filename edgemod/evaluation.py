@@ -205,7 +205,7 @@ def measure(triager: Triager, chunk: Chunk, stages: Sequence[StageName]) -> Meas
     verdicts = None
     for stage in sorted(stages, key=STAGES.index):  # the model, which reads all, before the cascade
         if stage == "cascade":
-            decisions, _ = triager.triage_chunk(chunk)
+            decisions = triager.triage_chunk(chunk).decisions
             probabilities[stage] = probabilities_of(decisions)
             words = decisions["verdict"].to_pylist()
             verdicts = np.array([Verdict[word] for word in words], np.int8)

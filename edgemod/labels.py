@@ -20,7 +20,7 @@ from edgemod.errors import InputError
 from edgemod.formats import Rows
 from edgemod.metrics import Labels
 from edgemod.sources import Source, partitions
-from edgemod.words import ANY, CATEGORIES
+from edgemod.words import ANY, CATEGORIES, NO_GROUP
 
 UNSAFE: Final = "unsafe"
 """Another name of the label ``any``, common in public sets."""
@@ -125,15 +125,13 @@ def _shares(source: Source, name: str) -> npt.NDArray[np.float64]:
     return np.concatenate(parts)
 
 
-NO_GROUP: Final = "(none)"
-"""The group of records that have none: null."""
 MOST_GROUPS: Final = 100
 MOST_CHARACTERS: Final = 100
 """Of the name of a group."""
 
 
 def read_groups(source: Source, name: str) -> npt.NDArray[np.str_]:
-    """A column of few different values as text, (rows,); null is ``NO_GROUP``.
+    """A column of few different values as text, (rows,); null and empty are ``NO_GROUP``.
 
     Raises InputError if there is no one such column, if it cannot be text, or if it has more than
     ``MOST_GROUPS`` values or one of more than ``MOST_CHARACTERS``: what is in it is shown.
@@ -154,7 +152,7 @@ def read_groups(source: Source, name: str) -> npt.NDArray[np.str_]:
 
 
 def read_values(source: Source, name: str) -> Iterator[str]:
-    """A column, or a partition of the path, as text, row by row; null is ``NO_GROUP``.
+    """A column, or a partition of the path, as text, row by row; null and empty are ``NO_GROUP``.
 
     Raises InputError if there is no one such column, or if it cannot be text.
     """
@@ -168,7 +166,8 @@ def read_values(source: Source, name: str) -> Iterator[str]:
             yield from itertools.repeat(partition or NO_GROUP, run.count)
             continue
         try:
-            yield from _decoded(run)[name].cast(pa.string()).fill_null(NO_GROUP).to_pylist()
+            values = _decoded(run)[name].cast(pa.string()).to_pylist()
+            yield from (value or NO_GROUP for value in values)
         except (pa.ArrowException, UnicodeError) as error:
             fix = "Name a column of words, numbers or dates."
             what = f"column '{name}' cannot be read as words"

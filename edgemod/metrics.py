@@ -77,7 +77,7 @@ def figures(
 
     - ``auprc``, ``auroc``: areas, as above.
     - ``f1_at_half``, ``f1_at_flag_threshold``, ``f1_oracle``: F1 where what is at or over 0.5, the
-      threshold in use (0 where it is inf: nothing is flagged), or the best threshold in hindsight
+      threshold in use (left out where it is inf: nothing is flagged), or the best in hindsight
       counts as a violation. The last is what no one can know before; it is a limit, not a result.
     - ``recall_at_fpr_1``, ``_10``: the greatest recall with at most 1, 10 % of harmless records at
       or over the threshold.
@@ -124,7 +124,10 @@ def figures(
             float(np.abs(gap).sum() / n),
         )
 
-    return dict(zip(FIGURES, _resampled(cells, steps, all_of, resamples, seed), strict=True))
+    found = dict(zip(FIGURES, _resampled(cells, steps, all_of, resamples, seed), strict=True))
+    if math.isinf(flag_above):
+        del found["f1_at_flag_threshold"]
+    return found
 
 
 _BINS: Final = 15
@@ -139,7 +142,7 @@ FIGURES: Final = (
     *(f"review_at_miss_{m:.0%}".rstrip("%") for m in _MISSES),
     *("augrc", "ece"),
 )
-"""Names that ``figures`` gives, in order."""
+"""Names that ``figures`` can give, in order."""
 
 
 def _resampled(

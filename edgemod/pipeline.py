@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import edgemod
-from edgemod import records, review, run_folder, sources, worker
+from edgemod import formats, records, review, run_folder, sources, worker
+from edgemod.columns import check_columns
 from edgemod.crew import Crew, Setup
 from edgemod.errors import InputError, RunError
 from edgemod.records import Columns, Source
@@ -100,6 +102,7 @@ class Options:
     chunk_rows: int
     review_format: str
     review_budget: int | None
+    keep_scores: bool = False
 
 
 def triage(
@@ -121,6 +124,7 @@ def triage(
     chunk_rows: int = CHUNK_ROWS,
     review_format: str = "parquet",
     review_budget: int | None = None,
+    keep_scores: bool = False,
     restart: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     on_plan: Callable[[Plan], None] | None = None,
@@ -133,8 +137,9 @@ def triage(
     files, None for those shipped; ``overlay``: one of the policy's, to be in force; ``model``: a
     name or path known to ``edgemod model list``, None for none. ``workers``: processes, None for
     one per usable core. ``chunk_rows``: records a chunk, 1 to 1,048,576; duplicates are found
-    within a chunk. ``review_budget``: the most records to export for review. ``restart``: throw an
-    earlier run in ``out`` away.
+    within a chunk. ``review_budget``: the most records to export for review. ``keep_scores``: keep
+    the scores of both stages beside the decisions, so that another policy can be tried on the run
+    without the language model. ``restart``: throw an earlier run in ``out`` away.
 
     The same call continues an interrupted run. Raises InputError, PolicyError, ModelError,
     CalibrationError, OutputError, and RunError where ``out`` holds another run or the plan
@@ -160,6 +165,7 @@ def triage(
         chunk_rows=chunk_rows,
         review_format=review_format,
         review_budget=review_budget,
+        keep_scores=keep_scores,
     )
     _check(options)
     crew = _crew(options)
@@ -202,7 +208,16 @@ def _check(options: Options) -> None:
 
 def _crew(options: Options) -> Crew:
     out = str(options.out.absolute())
-    return Crew(Setup(out, options.policy, options.model, options.calibration, options.overlay))
+    return Crew(
+        Setup(
+            out,
+            options.policy,
+            options.model,
+            options.calibration,
+            options.overlay,
+            options.keep_scores,
+        )
+    )
 
 
 def usable_cores() -> int:
@@ -218,9 +233,10 @@ def make_plan(options: Options, crew: Crew) -> Plan:
         names = ", ".join(others[:_SHOWN_FILES]) + ", ..." * (len(others) > _SHOWN_FILES)
         notice = f"passed over {len(others)} files of no format that edgemod reads: {names}"
         columns = replace(columns, notices=(*columns.notices, notice))
+    columns = _with_stratum(found, columns, crew.first().certificate)
     fingerprints = crew.first().fingerprints
     rows = [source.rows for source in found]
-    named = {name: getattr(columns, name) for name in options.columns}
+    named = {name: getattr(columns, name) for name in (*options.columns, "stratum")}
     return Plan(
         sources=found,
         columns=columns,
@@ -237,9 +253,30 @@ def make_plan(options: Options, crew: Crew) -> Plan:
             "chunk_rows": options.chunk_rows,
             "review_format": options.review_format,
             "review_budget": options.review_budget,
+            "keep_scores": options.keep_scores,
         },
         note=crew.first().note,
     )
+
+
+def _with_stratum(
+    found: Sequence[Source], columns: Columns, certificate: dict[str, Any] | None
+) -> Columns:
+    """The columns with the one whose groups a certificate tells apart, if the inputs have it."""
+    name = (certificate or {"labels": {"strata": None}})["labels"]["strata"]
+    if name is None:
+        return columns
+    told = replace(columns, stratum=name)
+    try:
+        for source in found:
+            check_columns(source, formats.schema(source), told)
+    except InputError:
+        notice = (
+            f"the certificate holds for each '{name}', which the input does not tell: whether "
+            "the records of each are like the labelled ones is not tested"
+        )
+        return replace(columns, notices=(*columns.notices, notice))
+    return told
 
 
 def code_version() -> str:
@@ -264,14 +301,15 @@ def _run(
             return finished
         began = time.monotonic()
         total, done = Tally(), {}
-        for index, tally in run_folder.done(out):
+        done_chunks = partial(run_folder.done, out, keep_scores=options.keep_scores)
+        for index, tally in done_chunks():
             total.add(tally)
             done[index] = tally.records
         earlier = total.records
         _triage_chunks(plan, options, crew, done, total, began, on_progress)
         for source in plan.sources:
             _check_unchanged(source)
-        kept = {index: (tally.records, tally.reviews) for index, tally in run_folder.done(out)}
+        kept = {index: (tally.records, tally.reviews) for index, tally in done_chunks()}
         queue = review.export(
             [worker.files(out, index)[0] for index, (_, reviews) in kept.items() if reviews],
             out / "review",

@@ -54,9 +54,11 @@ RECORDS: Final = pa.schema(
         pa.field("thread_id", pa.string()),
         pa.field("author_id", pa.string()),
         pa.field("time", pa.string()),
+        pa.field("stratum", pa.string()),
     ]
 )
-"""One row per record. ``source_row`` counts from 0 in its file; ``time`` is ISO 8601 if known."""
+"""One row per record. ``source_row`` counts from 0 in its file; ``time`` is ISO 8601 if known;
+``stratum`` is null unless the calibration in use was certified by strata."""
 
 TEXTS: Final = pa.schema(
     [
@@ -180,7 +182,7 @@ def _names(columns: Columns) -> list[str]:
     """The columns in use, each once."""
     names = [
         *columns.text, columns.conversation, columns.id, columns.thread, columns.author,
-        columns.time, columns.context,
+        columns.time, columns.context, columns.stratum,
     ]  # fmt: skip
     return [name for name in dict.fromkeys(names) if name is not None]
 
@@ -229,6 +231,7 @@ def _records(run: Rows, columns: Columns) -> pa.RecordBatch:
             _keys(_column(run, columns.thread)),
             _keys(_column(run, columns.author)),
             _times(_column(run, columns.time)),
+            _keys(_column(run, columns.stratum)),
         ],
         schema=RECORDS,
     )

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,13 +19,26 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from edgemod import decide, features, formats, originals, records, review, run_folder, scoring
+from edgemod import (
+    decide,
+    features,
+    formats,
+    kept_scores,
+    originals,
+    records,
+    review,
+    run_folder,
+    scoring,
+    worker,
+)
+from edgemod.calibration import FloatMatrix
 from edgemod.decide import Evidence
 from edgemod.errors import InputError
-from edgemod.labels import UNSAFE, read_labels
+from edgemod.labels import UNSAFE, read_groups, read_labels
 from edgemod.metrics import Estimate, Labels, wilson
 from edgemod.policy import Lexicon, Policy
-from edgemod.records import Chunk
+from edgemod.records import Chunk, Columns
+from edgemod.sources import Source
 from edgemod.triager import Triager
 from edgemod.words import ANY, CATEGORIES, Status
 
@@ -132,37 +145,37 @@ def backtest(
     ]
     whole = features.Lexicons.compile(policy.lexicons)
     single = features.Lexicons.compile(terms)
-    fired: list[Bools] = []
-    answers: dict[str, list[Labels]] = {}
-    for source in sources:
-        given = read_labels(source, labels)
-        rows = 0
+    categories = {lexicon.name: lexicon.category for lexicon in policy.lexicons}
+    kinds = {
+        "rule": [(rule.name, rule.category) for rule in policy.rules],
+        "lexicon": [(lexicon.name, lexicon.category) for lexicon in policy.lexicons],
+        "term": [(term.name, categories[term.name.split(": ")[0]]) for term in terms],
+    }
+    answers = [_answers(source, labels) for source in sources]
+    labelled = {name for given in answers for name in given}
+    counts = {
+        kind: _Counts([(name, of if of in labelled else ANY) for name, of in named])
+        for kind, named in kinds.items()
+    }
+    for source, given in zip(sources, answers, strict=True):
+        if ANY not in labelled:  # harmless by each label that it has, as in an evaluation
+            given[ANY] = np.max([*given.values()], axis=0)
+        start = 0
         for run in formats.rows(source, names):
             chunk = records.chunk_of(run, columns, max_text_bytes=policy.max_text_bytes)
-            fired.append(_fired(chunk, policy, whole, single))
-            rows += run.count
-        wanted = {ANY if name == UNSAFE else name: column for name, column in given.items()}
-        for name in {*answers, *wanted}:
-            before = sum(map(len, fired)) - rows
-            parts = answers.setdefault(name, [np.full(before, -1, np.int8)] if before else [])
-            parts.append(wanted.get(name, np.full(rows, -1, np.int8)))
-    hits = np.concatenate(fired)
-    labelled = {name: np.concatenate(parts) for name, parts in answers.items()}
-    if ANY not in labelled:  # harmless by each label that it has, as in an evaluation
-        labelled[ANY] = np.max([*labelled.values()], axis=0)
-    categories = {lexicon.name: lexicon.category for lexicon in policy.lexicons}
-    kinds = [
-        *(("rule", rule.name, rule.category) for rule in policy.rules),
-        *(("lexicon", lexicon.name, lexicon.category) for lexicon in policy.lexicons),
-        *(("term", term.name, categories[term.name.split(": ")[0]]) for term in terms),
-    ]
-    found: list[Catch] = []
-    start = 0
-    for kind in ("rule", "lexicon", "term"):
-        some = [(name, category) for k, name, category in kinds if k == kind]
-        found += _catches(kind, some, hits[:, start : start + len(some)], labelled)
-        start += len(some)
-    return found
+            fired = _fired(chunk, policy, whole, single)
+            here = {name: column[start : start + run.count] for name, column in given.items()}
+            start += run.count
+            first = 0
+            for count in counts.values():
+                count.add(fired[:, first : first + len(count.named)], here)
+                first += len(count.named)
+    return [catch for kind, count in counts.items() for catch in count.catches(kind)]
+
+
+def _answers(source: Source, labels: Sequence[str] | None) -> dict[str, Labels]:
+    given = read_labels(source, labels)
+    return {ANY if name == UNSAFE else name: column for name, column in given.items()}
 
 
 def _around(term: str, lexicon: Lexicon) -> tuple[str, ...]:
@@ -195,37 +208,134 @@ def _fired(
     return result
 
 
-def _catches(
-    kind: str, named: Sequence[tuple[str, str]], hits: Bools, labelled: dict[str, Labels]
-) -> list[Catch]:
-    found = []
-    times = hits.sum(axis=1)
-    for k, (name, category) in enumerate(named):
-        label = category if category in labelled else ANY
-        answers, mine = labelled[label], hits[:, k]
-        known, violating = mine & (answers >= 0), answers == 1
-        shared = hits[mine].sum(axis=0)
-        shared[k] = 0
-        count = int(mine.sum())
-        other = int(shared.argmax()) if len(shared) > 1 else k
-        found.append(
-            Catch(
-                kind=kind,
-                name=name,
-                label=label,
-                hits=count,
-                precision=wilson(int((known & violating).sum()), int(known.sum())),
-                recall=wilson(int((mine & violating).sum()), int(violating.sum())),
-                unique=int((mine & violating & (times == 1)).sum()),
-                overlap=(named[other][0], float(shared[other] / count))
-                if count and shared[other]
-                else None,
-            )
+class _Counts:
+    """How often each of m rules, lexicons or terms fires, and beside what; adds up over chunks."""
+
+    def __init__(self, named: Sequence[tuple[str, str]]) -> None:
+        """``named``: each with the label that it is judged by."""
+        self.named = named
+        m = len(named)
+        self._hits, self._known, self._right, self._violating, self._unique = np.zeros(
+            (5, m), np.int64
         )
-    return sorted(found, key=lambda one: -one.hits)
+        self._both = np.zeros((m, m), np.int64)
+
+    def add(self, fired: Bools, labels: dict[str, Labels]) -> None:
+        """Count a chunk: ``fired`` (n, m), labels (n,) by name, unknown where it has none."""
+        alone = fired.sum(axis=1) == 1
+        unknown = np.full(len(fired), -1, np.int8)
+        for k, (_, label) in enumerate(self.named):
+            answers, mine = labels.get(label, unknown), fired[:, k]
+            violating = answers == 1
+            self._hits[k] += mine.sum()
+            self._known[k] += (mine & (answers >= 0)).sum()
+            self._right[k] += (mine & violating).sum()
+            self._violating[k] += violating.sum()
+            self._unique[k] += (mine & violating & alone).sum()
+            if mine.any():
+                self._both[k] += fired[mine].sum(axis=0)
+
+    def catches(self, kind: str) -> list[Catch]:
+        """What they caught, those that fired most first."""
+        found = []
+        for k, (name, label) in enumerate(self.named):
+            hits, shared = int(self._hits[k]), self._both[k].copy()
+            shared[k] = 0
+            other = int(shared.argmax())
+            found.append(
+                Catch(
+                    kind=kind,
+                    name=name,
+                    label=label,
+                    hits=hits,
+                    precision=wilson(int(self._right[k]), int(self._known[k])),
+                    recall=wilson(int(self._right[k]), int(self._violating[k])),
+                    unique=int(self._unique[k]),
+                    overlap=(self.named[other][0], float(shared[other] / hits))
+                    if shared[other]
+                    else None,
+                )
+            )
+        return sorted(found, key=lambda one: -one.hits)
 
 
 # -- two policies ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Records to try policies on: of files, or those that a complete run has read.
+
+    ``run``: the folder of that run and what its run.json says. ``groups``: of every record of each
+    file, by the path that decisions show, the group that it counts in; none: its file is its group.
+    """
+
+    sources: tuple[Source, ...]
+    columns: Columns
+    chunk_rows: int
+    run: tuple[Path, dict[str, Any]] | None
+    groups: dict[str, npt.NDArray[np.str_]]
+
+    @classmethod
+    def open(cls, on: str | Path, *, by: str | None = None, **columns: Any) -> Archive:
+        """From a folder, file or glob, with column names as ``edgemod.triage`` takes them.
+
+        ``by``: a column whose groups are told apart. Raises InputError and RunError.
+        """
+        path, run = Path(on), None
+        rows, plan = _ROWS, {}
+        if run_folder.is_complete(path):
+            run = path, run_folder.complete_state(path)
+            plan = run[1]["plan"]
+            sources, resolved = [*originals.inputs(run[1]).values()], originals.columns(run[1])
+            rows = plan["chunk_rows"]
+        else:
+            sources = records.discover([on])
+            resolved = records.resolve_columns(sources, **columns)
+        groups = {s.path: read_groups(s, by) for s in sources} if by else {}
+        return cls(tuple(sources), resolved, rows, run, groups)
+
+    def check_calibration(self, triager: Triager) -> None:
+        """Raise InputError if the run was decided with another calibration than a triager has."""
+        if self.run is None:
+            return
+        out, state = self.run
+        made, given = state["plan"]["calibration"], triager.calibration.fingerprint
+        if made != given:
+            raise InputError(
+                f"was decided with calibration {made[:12]}, not {given[:12]}",
+                where=str(out),
+                fix="Name the one that is to be used with --calibration.",
+            )
+
+    def chunks(self, max_text_bytes: int) -> Iterator[Chunk]:
+        """Its records, their texts of at most so many bytes; the same ones whatever the limit.
+
+        Those of a run come in its chunks.
+        """
+        return records.read_chunks(
+            self.sources,
+            self.columns,
+            chunk_rows=self.chunk_rows,
+            max_text_bytes=max_text_bytes,
+        )
+
+    def known(self, triager: Triager, chunk: Chunk) -> FloatMatrix | None:
+        """What the language model said of a chunk's texts in the run, if it kept that and
+        ``triager`` would have it read the same; (texts, K)."""
+        if self.run is None:
+            return None
+        part = worker.scores_file(self.run[0], chunk.index)
+        found = kept_scores.of_model(part, triager.reading())
+        return found if found is not None and len(found) == chunk.texts.num_rows else None
+
+    def groups_of(self, decisions: pa.RecordBatch) -> list[str]:
+        """The group of each decision."""
+        sources: list[str] = decisions["source"].to_pylist()
+        if not self.groups:
+            return sources
+        rows = decisions["source_row"].to_pylist()
+        return [str(self.groups[s][row]) for s, row in zip(sources, rows, strict=True)]
 
 
 @dataclass
@@ -234,8 +344,9 @@ class Diff:
 
     ``moved``: records by (verdict before, verdict after), those that stay included. ``why``: of the
     moved ones, by (before, after, reason after). ``ids``: the first of each kind of move.
-    ``reviews``, ``flags``: by category ("none" where there is none), before and after. ``sources``:
-    input files by the share of their records that moved, with the number of their records.
+    ``reviews``, ``flags``: by category ("none" where there is none), before and after. ``groups``:
+    of each group of records (the input files, if no column was named), how many moved, and how many
+    it has.
     """
 
     records: int = 0
@@ -246,7 +357,7 @@ class Diff:
         default_factory=lambda: (Counter(), Counter())
     )
     flags: tuple[Counter[str], Counter[str]] = field(default_factory=lambda: (Counter(), Counter()))
-    sources: dict[str, tuple[int, int]] = field(default_factory=dict)
+    groups: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -260,57 +371,33 @@ class Diff:
             "ids": [{"from": a, "to": b, "ids": ids} for (a, b), ids in self.ids.items()],
             "reviews": [dict(one) for one in self.reviews],
             "flags": [dict(one) for one in self.flags],
-            "sources": {name: {"moved": m, "records": n} for name, (m, n) in self.sources.items()},
+            "groups": {name: {"moved": m, "records": n} for name, (m, n) in self.groups.items()},
         }
-
-
-def chunks_of(on: str | Path, **columns: Any) -> Callable[[int], Iterator[Chunk]]:
-    """Gives the records of a file, folder or glob, or those that a complete run has read.
-
-    Whatever the limit of bytes it is called with, the chunks hold the same records.
-    """
-    path = Path(on)
-    if run_folder.is_complete(path):
-        state = run_folder.complete_state(path)
-        sources, resolved = [*originals.inputs(state).values()], originals.columns(state)
-    else:
-        sources = records.discover([on])
-        resolved = records.resolve_columns(sources, **columns)
-
-    def chunks(max_text_bytes: int) -> Iterator[Chunk]:
-        return records.read_chunks(
-            sources,
-            resolved,
-            chunk_rows=_ROWS,
-            start=0,
-            start_row=0,
-            max_text_bytes=max_text_bytes,
-        )
-
-    return chunks
 
 
 def compare(
     before: Triager,
     after: Triager,
-    chunks: Callable[[int], Iterable[Chunk]],
+    archive: Archive,
     on_after: Callable[[Chunk, pa.RecordBatch], None] | None = None,
 ) -> Diff:
     """Decide records by both triagers; the second should be made ``beside`` the first.
 
-    ``chunks`` gives the records, their texts of at most so many bytes: ``chunks_of``. ``on_after``
-    is given each chunk with the decisions of the second.
+    ``on_after`` is given each chunk with the decisions of the second.
     """
     diff = Diff()
     both = [before, after]
     limits = [triager.policy.max_text_bytes for triager in both]
-    for of_both in zip(*map(chunks, limits), strict=True):
-        pair = [t.triage_chunk(chunk)[0] for t, chunk in zip(both, of_both, strict=True)]
+    for of_both in zip(*map(archive.chunks, limits), strict=True):
+        pair = [
+            triager.triage_chunk(chunk, known=archive.known(triager, chunk)).decisions
+            for triager, chunk in zip(both, of_both, strict=True)
+        ]
         if on_after:
             on_after(of_both[1], pair[1])
         old, new = (one.select(["verdict", "category", "reason"]).to_pylist() for one in pair)
-        ids, sources = pair[0]["record_id"].to_pylist(), pair[0]["source"].to_pylist()
-        for a, b, name, source in zip(old, new, ids, sources, strict=True):
+        ids, groups = pair[0]["record_id"].to_pylist(), archive.groups_of(pair[0])
+        for a, b, name, group in zip(old, new, ids, groups, strict=True):
             move = (a["verdict"], b["verdict"])
             diff.records += 1
             diff.moved[move] += 1
@@ -319,8 +406,8 @@ def compare(
                 if counters:
                     counters[side][row["category"] or review.NO_CATEGORY] += 1
             changed = move[0] != move[1]
-            m, n = diff.sources.get(source, (0, 0))
-            diff.sources[source] = (m + changed, n + 1)
+            m, n = diff.groups.get(group, (0, 0))
+            diff.groups[group] = (m + changed, n + 1)
             if changed:
                 diff.why[(*move, b["reason"])] += 1
                 known = diff.ids.setdefault(move, [])
@@ -350,7 +437,7 @@ class Drill:
 def drill(
     before: Triager,
     after: Triager,
-    chunks: Callable[[int], Iterable[Chunk]],
+    archive: Archive,
     *,
     reviewers: int,
     per_hour: float,
@@ -370,7 +457,7 @@ def drill(
         code = pc.index_in(rows["category"], pa.array(CATEGORIES)).fill_null(-1)
         waiting.append((rows["priority"].to_numpy(), code.to_numpy().astype(np.int8)))
 
-    diff = compare(before, after, chunks, queue)
+    diff = compare(before, after, archive, queue)
     reviews = (sum(diff.reviews[0].values()), sum(diff.reviews[1].values()))
     capacity = reviewers * per_hour
     priority = np.concatenate([np.zeros(0, np.float32), *(p for p, _ in waiting)])

@@ -126,7 +126,7 @@ class RunReport:
             resumed_chunks=resumed_chunks,
             plan=identity,
             calibration_note=note,
-            certificate=_standing(certificate, tally),
+            certificate=_standing(certificate, tally, by_stratum=identity["columns"]["stratum"]),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -143,17 +143,29 @@ class RunReport:
         return report
 
 
-def _standing(certificate: dict[str, Any] | None, tally: Tally) -> dict[str, Any]:
-    """What a certificate is worth after a run."""
+def _standing(
+    certificate: dict[str, Any] | None, tally: Tally, *, by_stratum: bool
+) -> dict[str, Any]:
+    """What a certificate is worth after a run; ``by_stratum``: whether the input tells strata."""
     if certificate is None:
         return {}
-    labelled, chance = certificate["scores"], None
+    labelled, whole, strata, others = certificate["scores"], None, {}, 0
     if labelled is not None:
-        counts = [tally.spread[str(i)] for i in range(len(labelled["edges"]) + 1)]
-        chance = drift.test(labelled, counts)
+        places = range(len(labelled["edges"]) + 1)
+        whole = drift.test(labelled, [tally.spread[str(i)] for i in places])
+        for name, of in labelled["strata"].items() if by_stratum else ():
+            counts = [tally.spread[f"{i} {name}"] for i in places]
+            strata[name] = drift.test(of, counts)
+            others -= sum(counts)
+        if strata:
+            others += sum(count for key, count in tally.spread.items() if " " in key)
+    chances = [*strata.values(), *([] if whole is None else [whole])]
     return {
         "goal": certificate["goal"],
         "holds": certificate["holds"],
-        "drift": chance,
-        "void": chance is not None and chance < drift.VOID_BELOW,
+        "drift": whole,
+        "drift of strata": strata,
+        "texts of other strata": others,
+        # As seldom by chance alone, however many tests there are (Bonferroni).
+        "void": others > 0 or any(p < drift.VOID_BELOW / len(chances) for p in chances),
     }

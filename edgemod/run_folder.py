@@ -4,6 +4,7 @@ In it:
 
     run.json                      the plan and its fingerprints: running, restarting or complete
     decisions/part-000000.parquet one row a record, in input order
+    scores/part-000000.parquet    one row a text, if the run keeps scores
     review/                       the queue, written when every chunk is done
     report.json                   the numbers
     work/                         chunks' tallies and review rows, until the run is complete
@@ -30,7 +31,7 @@ from edgemod.report import RunReport
 from edgemod.tally import Tally
 
 _FILES: Final = ("run.json", "report.json")
-_FOLDERS: Final = ("decisions", "review", "work")
+_FOLDERS: Final = ("decisions", "review", "scores", "work")
 
 
 @contextlib.contextmanager
@@ -75,7 +76,7 @@ def open_run(out: Path, document: dict[str, Any], restart: bool) -> RunReport | 
         _remove(out / "report.json", *(out / name for name in _FOLDERS))
     _write_state(out, document, "running")
     try:
-        for name in ("decisions", "work"):
+        for name in _written(document):
             (out / name).mkdir(exist_ok=True, mode=0o700)
             clean_parts(out / name)
     except OSError as error:
@@ -220,7 +221,12 @@ def _json(document: dict[str, Any]) -> bytes:
     return (json.dumps(document, indent=2) + "\n").encode()
 
 
-def done(out: Path) -> Iterator[tuple[int, Tally]]:
+def _written(document: dict[str, Any]) -> list[str]:
+    """The folders that workers write to."""
+    return ["decisions", "work", *(["scores"] if document["plan"]["keep_scores"] else [])]
+
+
+def done(out: Path, *, keep_scores: bool) -> Iterator[tuple[int, Tally]]:
     """The chunks that are done, ascending, with their tallies; all others are to be done (again).
 
     A part may have its name and not its content: what a file system lost, or somebody removed.
@@ -228,7 +234,8 @@ def done(out: Path) -> Iterator[tuple[int, Tally]]:
     names = (path.stem.removeprefix("part-") for path in (out / "decisions").glob("part-*.parquet"))
     for index in sorted({int(name) for name in names if name.isdecimal()}):
         tally = _tally(out, index)
-        if tally is not None:
+        kept = not keep_scores or (tally and tally.texts == _rows(worker.scores_file(out, index)))
+        if tally is not None and kept:
             yield index, tally
 
 

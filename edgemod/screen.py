@@ -29,6 +29,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from edgemod import drift
 from edgemod.words import CATEGORIES, OUTPUTS
 
 if TYPE_CHECKING:
@@ -113,9 +114,14 @@ def summary(report: RunReport, out: Path) -> None:
     if not report.certificate.get("void"):
         console.print(f"calibration: {_shown(report.calibration_note)}", style="dim")
     else:
+        found = report.certificate
+        strata = [name for name, p in found["drift of strata"].items() if p < drift.VOID_BELOW]
+        where = f", above all in {', '.join(map(_shown, strata[:_MOST_SHOWN]))}" if strata else ""
+        if found["texts of other strata"]:
+            where += f"; {found['texts of other strata']:,} are of strata that it does not know"
         console.print(
             "certificate void: these texts score unlike the labelled ones (chance "
-            f"{report.certificate['drift']:.1g}); label a sample of these and calibrate again",
+            f"{found['drift']:.1g}){where}; label a sample of these and calibrate again",
             style="bold red",
         )
     console.print(f"written to {_shown(str(out))}: decisions/ review/ report.json run.json")
@@ -140,6 +146,18 @@ def progress(kind: str) -> Iterator[Callable[[pipeline.Progress], None]]:
         sys.stderr.flush()
 
     yield tell if kind == "json" else lambda event: None
+
+
+@contextlib.contextmanager
+def reading(shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr for records that are read; yields what to call with how many of how many."""
+    if not shown:
+        yield lambda done, total: None
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(SpinnerColumn(), *columns, console=_Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextlib.contextmanager
@@ -224,7 +242,8 @@ def evaluations(found: Sequence[Evaluation]) -> None:
                 both = area(rank.figures.get("auprc")), area(rank.figures.get("auroc"))
                 areas.add_row(label, rank.stage, rank.probability, violating, *both)
                 if rank.figures and line.group is None:
-                    values = (f"{rank.figures[name].value:.3f}" for name in _POINTS.values())
+                    told = (rank.figures.get(name) for name in _POINTS.values())
+                    values = ("-" if figure is None else f"{figure.value:.3f}" for figure in told)
                     points.add_row(label, rank.stage, rank.probability, *values)
             for truly, part in (("violating", line.violating), ("harmless", line.harmless)):
                 if part and part.n:
@@ -401,9 +420,9 @@ def diff(found: Diff) -> None:
     for name in sorted({name for counter in counters for name in counter}):
         load.add_row(name, *(f"{counter[name]:,}" for counter in counters))
     console.print(load)
-    if len(found.sources) > 1:
-        files = _table("file", "moved", "of")
-        ranked = sorted(found.sources.items(), key=lambda item: -item[1][0] / item[1][1])
+    if len(found.groups) > 1:
+        files = _table("records of", "moved", "of")
+        ranked = sorted(found.groups.items(), key=lambda item: -item[1][0] / item[1][1])
         for name, (m, n) in ranked[:_MOST_SHOWN]:
             files.add_row(_shown(name), f"{m:,}", f"{n:,}")
         console.print(files)
@@ -423,6 +442,15 @@ def drill(found: Drill) -> None:
         console.print(
             f"not read within {found.shift:g} h: {sum(found.unread.values()):,} ({unread})",
             style="yellow",
+        )
+    eased = (
+        sum(n for (_, to), n in found.diff.moved.items() if to == "clear")
+        - (found.diff.moved["clear", "clear"])
+    )
+    if eased:
+        console.print(
+            f"{eased:,} records are cleared with it that were not: an overlay should only tighten",
+            style="bold yellow",
         )
     if found.failing:
         tests(found.failing)
@@ -449,7 +477,7 @@ def explanation(found: Explanation) -> None:
     if found.category:
         console.print(f"{found.category}: {_shown(found.definition)}")
     console.print(f"\n{_shown(found.text)}\n", style="cyan")
-    table = _table("category", "decided by", "filter clear, flag", "model clear, flag", "windows")
+    table = _table("category", "p", "filter clear, flag", "model clear, flag", "windows")
     for name, stages in found.thresholds.items():
         p = row[f"p_{name}"]
         pairs = (

@@ -7,11 +7,12 @@ windows that an encoder has read, is what reading them again would give.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ from edgemod.model import Model, open_model
 from edgemod.policy import Policy, load_policy
 from edgemod.records import Chunk, Columns
 from edgemod.tally import Tally
-from edgemod.words import CATEGORIES, FEATURES, OUTPUTS, Stage, Status, Verdict
+from edgemod.words import CATEGORIES, FEATURES, NO_GROUP, OUTPUTS, Stage, Status, Verdict
 
 PROBABILITIES: Final = tuple(f"p_{name}" for name in OUTPUTS)
 
@@ -93,11 +94,46 @@ class Examined:
         return decided.verdict[text_of], decided.category[text_of]
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What the stages measured of a chunk's n texts: uncalibrated log-odds, NaN where they did not.
+
+    Both float32 (n, K), columns ``words.OUTPUTS``.
+    """
+
+    filter: FloatMatrix
+    model: FloatMatrix
+
+    @classmethod
+    def none(cls, n: int) -> Scores:
+        """Of n texts that nothing has measured yet."""
+        return cls(*(np.full((n, len(OUTPUTS)), np.nan, np.float32) for _ in range(2)))
+
+    def spread(self, rows: npt.NDArray[np.int64], n: int) -> Scores:
+        """Of n texts, those at ``rows`` (as many as there are, repeats included) having these."""
+        full = Scores.none(n)
+        full.filter[rows], full.model[rows] = self.filter, self.model
+        return full
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Scores:
+        """Of some of the texts."""
+        return Scores(self.filter[rows], self.model[rows])
+
+
+class Triaged(NamedTuple):
+    """A chunk's decisions (schema ``DECISIONS``), what they cost, and the scores behind them."""
+
+    decisions: pa.RecordBatch
+    tally: Tally
+    scores: Scores
+
+
 class Triager:
     """The loaded pipeline for one policy, filter, language model and calibration.
 
     ``overlay``: one of the policy's, to be in force. ``beside``: a triager whose encoder this one
-    shares, and what that remembers of windows it has read; use and close both together.
+    shares, and what that remembers of windows it has read; use and close both together. ``trial``:
+    nothing is decided in earnest, so a certificate for another policy or model is no hindrance.
     ``model`` is a name from ``edgemod model list`` or the path of a model that was added;
     None leaves the language model out, so that what the filter does not settle goes to
     review. Not safe for use from two threads at once. Close it, or use it as a context.
@@ -114,6 +150,7 @@ class Triager:
         overlay: str | None = None,
         threads: int = 1,
         beside: Triager | None = None,
+        trial: bool = False,
     ) -> None:
         if not isinstance(policy, Policy):
             policy = load_policy(_path(policy), overlay)
@@ -130,7 +167,8 @@ class Triager:
         elif model is not None and "model" in self.policy.stages:
             self.model = open_model(model, policy=self.policy, threads=threads)
         prints = self.policy.fingerprint, self.model.fingerprint if self.model else "none"
-        base.check_certificate(*prints)
+        if not trial:
+            base.check_certificate(*prints)
         self.calibration = base if self.model is None else base.for_model(self.model.fingerprint)
         self._filter_limits = self.calibration.thresholds("filter", self.policy)
         unread = self.calibration.unread_below(self.policy)
@@ -138,7 +176,7 @@ class Triager:
         answers = OUTPUTS if self.model is None else self.model.answers
         self._model_limits = self.calibration.thresholds("model", self.policy, answers)
         certified = self.calibration.certificate or {}
-        self._edges = certified["scores"]["edges"] if certified.get("scores") else None
+        self._spreads: dict[str, Any] | None = certified.get("scores")
         self._reasons = pa.array(decide.reasons(self.policy), pa.string())
 
     def __enter__(self) -> Triager:
@@ -166,6 +204,13 @@ class Triager:
             "calibration": self.calibration.fingerprint,
         }
 
+    def reading(self) -> str:
+        """SHA-256 of everything that the scores of the language model depend on but the texts."""
+        unread = self.cleared.limits.clear_below if "filter" in self.policy.stages else ()
+        model = self.model.fingerprint if self.model else "none"
+        parts = (model, self.filter.fingerprint, np.asarray(unread, np.float32).tobytes().hex())
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
     def limits(self, stage: Literal["filter", "model", "cascade"]) -> Limits:
         """The thresholds (K,) in use on a stage's probabilities; of the cascade, the last ones."""
         return self._filter_limits if stage == "filter" else self._model_limits
@@ -192,10 +237,13 @@ class Triager:
             () if conversation else names, conversation, id, None, None, None, context, ()
         )
         limit = self.policy.max_text_bytes
-        return self.triage_chunk(records.chunk_of(batch, columns, max_text_bytes=limit))[0]
+        return self.triage_chunk(records.chunk_of(batch, columns, max_text_bytes=limit)).decisions
 
-    def triage_chunk(self, chunk: Chunk, effort: Effort = "all") -> tuple[pa.RecordBatch, Tally]:
-        """Decisions for a chunk, schema ``DECISIONS``, and what it cost.
+    def triage_chunk(
+        self, chunk: Chunk, effort: Effort = "all", known: FloatMatrix | None = None
+    ) -> Triaged:
+        """Decide a chunk. ``known``: what the language model said of its texts before, (texts, K);
+        it reads those that it should read and whose row is NaN.
 
         For chunks that killed a worker: with effort ``filter`` the language model is not
         called, and what it should have seen goes to review with status ``model_failed``; with
@@ -212,9 +260,12 @@ class Triager:
         tally.unique_texts = len(texts)
         tally.characters = pc.sum(pc.utf8_length(texts)).as_py() or 0
 
-        times = np.bincount(code, minlength=len(texts))
-        decided_unique = self._decide_texts(texts, contexts, times, tally, effort == "all")
+        earlier = None if known is None else known[first]
+        decided_unique, measured = self._decide_texts(
+            texts, contexts, earlier, tally, effort == "all"
+        )
         decided = _spread(decided_unique, status, readable, code, self.policy)
+        scores = measured.take(code).spread(readable, len(status))
 
         owner = np.array(chunk.texts["record"], np.int32)
         text_of, greatest = decide.fold(decided, owner, chunk.records.num_rows, self.policy)
@@ -222,30 +273,32 @@ class Triager:
         original[readable] = first[code] if len(code) else first
         batch = self._batch(chunk, decided, text_of, greatest, owner, original)
         _count(batch, chunk, tally)
-        return batch, tally
+        if self._spreads is not None:
+            self._count_spread(chunk, scores.filter, tally)
+        return Triaged(batch, tally, scores)
 
     def _decide_texts(
         self,
         texts: pa.LargeStringArray,
         contexts: pa.LargeStringArray,
-        times: npt.NDArray[np.int64],
+        known: FloatMatrix | None,
         tally: Tally,
         use_model: bool,
-    ) -> Decided:
-        """Every distinct readable text, which is there ``times`` times, through the cascade."""
+    ) -> tuple[Decided, Scores]:
+        """Every distinct readable text through the cascade, and what was measured of it."""
         evidence, scores = self._by_filter(texts, tally)
-        if scores is not None and self._edges is not None:
-            p = self.calibration.maps["filter"].probabilities(scores, None)[:, -1]
-            found = np.bincount(drift.bins(p, self._edges), times, len(self._edges) + 1)
-            tally.spread.update({str(i): int(count) for i, count in enumerate(found)})
+        measured = Scores.none(len(texts))
+        measured = measured if scores is None else replace(measured, filter=scores)
         decided = self._decide(evidence)
         if self.model is None or not decided.pending.any():
-            return decided
+            return decided, measured
         rows = np.flatnonzero(decided.pending)
         if not use_model:
-            return decide.fail(decided, rows)
-        evidence, missed = self._by_model(evidence, scores, rows, texts, contexts, tally)
-        return decide.fail(self._decide(evidence), missed)
+            return decide.fail(decided, rows), measured
+        if known is not None:
+            measured.model[rows] = known[rows]
+        evidence, missed = self._by_model(evidence, measured, rows, texts, contexts, tally)
+        return decide.fail(self._decide(evidence), missed), measured
 
     def _by_filter(
         self, texts: pa.LargeStringArray, tally: Tally
@@ -271,26 +324,44 @@ class Triager:
     def _by_model(
         self,
         evidence: Evidence,
-        scores: FloatMatrix | None,
+        scores: Scores,
         rows: npt.NDArray[np.int64],
         texts: pa.LargeStringArray,
         contexts: pa.LargeStringArray,
         tally: Tally,
     ) -> tuple[Evidence, npt.NDArray[np.int64]]:
-        """The evidence with what the language model says of ``rows``, and those it failed on."""
+        """The evidence with what the language model says of ``rows``, and those it failed on.
+
+        It reads those of them that have no row in ``scores.model`` yet, where its answers go.
+        """
         assert self.model is not None
-        assert scores is not None
+        answers = scores.model
+        unread = rows[np.isnan(answers[rows]).all(axis=1)]
         with tally.timed("model"):
-            chosen = pa.array(rows)
+            chosen = pa.array(unread)
             cleared = self.cleared if "filter" in self.policy.stages else None
             answer = self.model.score(texts.take(chosen), contexts.take(chosen), cleared)
-        tally.seen["model"] += len(rows)
+        answers[unread] = answer.scores
+        tally.seen["model"] += len(unread)
         tally.tokens += int(answer.tokens.sum())
         tally.windows += int(answer.windows.sum())
         tally.windowed_texts += int((answer.windows > 1).sum())
         p = np.full((len(texts), len(OUTPUTS)), np.nan, np.float32)
-        p[rows] = self.calibration.probabilities("cascade", scores[rows], answer.scores)
-        return replace(evidence, model=p), rows[np.isnan(answer.scores).all(axis=1)]
+        p[rows] = self.calibration.probabilities("cascade", scores.filter[rows], answers[rows])
+        return replace(evidence, model=p), rows[np.isnan(answers[rows]).all(axis=1)]
+
+    def _count_spread(self, chunk: Chunk, scores: FloatMatrix, tally: Tally) -> None:
+        """Count the texts of a chunk in the bins of the certificate, by stratum too."""
+        assert self._spreads is not None
+        rows = np.flatnonzero(np.isfinite(scores[:, -1]))
+        p = self.calibration.maps["filter"].probabilities(scores[rows], None)[:, -1]
+        bins = drift.bins(p, self._spreads["edges"])
+        tally.spread.update(map(str, bins.tolist()))
+        if self._spreads["strata"]:
+            owner = np.array(chunk.texts["record"], np.int32)[rows]
+            strata = chunk.records["stratum"].take(pa.array(owner)).fill_null(NO_GROUP)
+            names = zip(bins.tolist(), strata.to_pylist(), strict=True)
+            tally.spread.update(f"{b} {name}" for b, name in names)
 
     def _decide(self, evidence: Evidence) -> Decided:
         return decide.decide(evidence, self.policy, self._filter_limits, self._model_limits)
@@ -346,13 +417,15 @@ class Triager:
         reads_context = self.model is not None and self.model.kind == "guard"
         (texts, contexts), code = _unique(chunk, readable, reads_context)
         evidence, scores = self._by_filter(texts, Tally())
+        measured = Scores.none(len(texts))
+        measured = measured if scores is None else replace(measured, filter=scores)
         failed = np.zeros(len(texts), bool)
         if self.model is not None and not len(texts):
             nothing = np.zeros((0, len(OUTPUTS)), np.float32)
             evidence = replace(evidence, model=nothing)
         elif self.model is not None:
             rows = np.arange(len(texts))
-            evidence, missed = self._by_model(evidence, scores, rows, texts, contexts, Tally())
+            evidence, missed = self._by_model(evidence, measured, rows, texts, contexts, Tally())
             failed[missed] = True
 
         def spread(values: npt.NDArray[Any], missing: float) -> npt.NDArray[Any]:
@@ -384,7 +457,7 @@ class Triager:
         triager was made without one.
         """
         if stage == "cascade":
-            return probabilities_of(self.triage_chunk(chunk)[0])
+            return probabilities_of(self.triage_chunk(chunk).decisions)
         status = np.array(chunk.texts["status"], np.int8)
         rows = np.flatnonzero(status == Status.ok)
         of_texts = np.full((len(status), len(OUTPUTS)), np.nan, np.float32)

@@ -113,3 +113,6 @@ FEATURES: Final[dict[str, str]] = {
 """Features a rule may compare, in column order; each is a float32 per text."""
 
 OPERATORS: Final = (">=", "<=", ">", "<", "==", "!=")
+
+NO_GROUP: Final = "(none)"
+"""The group, or stratum, of records that have none."""

@@ -7,7 +7,8 @@ followed by Arrow IPC streams; nothing is pickled, and no answer carries the tex
 of an unexpected exception only its type and the places it passed through are told.
 
 Files of chunk k, in the order they appear (the last makes the chunk complete):
-``work/review-k.parquet``, ``work/tally-k.json``, ``decisions/part-k.parquet``.
+``work/review-k.parquet``, ``work/tally-k.json``, ``scores/part-k.parquet`` where scores are kept,
+``decisions/part-k.parquet``.
 """
 
 from __future__ import annotations
@@ -93,6 +94,11 @@ def files(out: Path, index: int) -> tuple[Path, Path, Path]:
     )
 
 
+def scores_file(out: Path, index: int) -> Path:
+    """Path of a chunk's scores, where a run keeps them."""
+    return out / "scores" / part_name(index)
+
+
 def main() -> None:
     """Serve chunks until standard input closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
@@ -125,7 +131,7 @@ def main() -> None:
             from edgemod.records import Chunk
 
             chunk = Chunk(header["chunk"], records, texts)
-            tally = _triage(triager, chunk, Path(setup["out"]), header["effort"], parent)
+            tally = _triage(triager, chunk, setup, header["effort"], parent)
             send(answers, {"tally": tally, "peak_bytes": peak_bytes()})
         except BrokenPipeError:
             return
@@ -165,24 +171,28 @@ def _start(setup: dict[str, Any]) -> Triager:
 
 
 def _triage(
-    triager: Triager, chunk: Chunk, out: Path, effort: Effort, parent: int
+    triager: Triager, chunk: Chunk, setup: dict[str, Any], effort: Effort, parent: int
 ) -> dict[str, Any]:
     import pyarrow as pa
 
-    from edgemod import review
+    from edgemod import kept_scores, review
     from edgemod.parts import write_bytes, write_part
 
-    decisions, tally = triager.triage_chunk(chunk, effort)
+    decisions, tally, scores = triager.triage_chunk(chunk, effort)
     pending = review.pending(chunk, decisions, triager.policy)
     document = tally.to_json()
     if os.getppid() != parent:  # the run is gone; another may own the folder by now
         raise SystemExit(0)
+    out = Path(setup["out"])
     queue, numbers, part = files(out, chunk.index)
     if pending.num_rows:
         write_part(pending, queue)
     else:
         queue.unlink(missing_ok=True)  # of an attempt that died before its part
     write_bytes(numbers, json.dumps(document).encode())
+    if setup["keep_scores"]:
+        kept = kept_scores.table(chunk, scores, triager.reading())
+        write_part(kept, scores_file(out, chunk.index))
     write_part(pa.Table.from_batches([decisions]), part)
     return document
 

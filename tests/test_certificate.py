@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -23,6 +24,7 @@ from edgemod.certificate import Case, Claim, Goal, applied, find
 from edgemod.decide import Evidence
 from edgemod.errors import CalibrationError, InputError
 from edgemod.policy import load_policy
+from edgemod.report import RunReport
 from edgemod.triager import Examined, Triager, default_calibration
 from edgemod.words import ANY, FEATURES, OUTPUTS, Status
 from samples import sentences
@@ -263,6 +265,71 @@ def test_a_run_takes_the_calibration_and_reports_its_certificate(
         "--workers", "1",
     )  # fmt: skip
     assert "certificate void" in result.stderr
+
+
+def test_drift_within_one_stratum_voids_the_certificate(labelled: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.json"
+    calibrate(labelled, own, max_miss_rate=0.2, by="where", model=None)
+    table = pq.read_table(labelled)
+
+    def report(table: pa.Table, name: str) -> RunReport:
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+        return edgemod.triage(
+            tmp_path / f"{name}.parquet", tmp_path / name, model=None, calibration=own, workers=1
+        )
+
+    same = report(table, "same")
+    assert {*same.certificate["drift of strata"]} == {"a", "b"}
+    assert not same.certificate["void"]
+    # As many of each score in all, but the likely ones are in one stratum.
+    likely = pq.read_table(tmp_path / "same" / "decisions")["p_any"]
+    sides = pa.array(["a"] * (table.num_rows // 2) + ["b"] * (table.num_rows - table.num_rows // 2))
+    moved = table.take(pc.sort_indices(likely)).drop_columns("where").append_column("where", sides)
+    apart = report(moved, "apart")
+    assert apart.certificate["drift"] == same.certificate["drift"]
+    assert max(apart.certificate["drift of strata"].values()) < drift.VOID_BELOW
+    assert apart.certificate["void"]
+    told = screen_of("triage", tmp_path / "apart.parquet", "-o", tmp_path / "apart", own)
+    assert "above all in a, b" in told
+    # A stratum that had no labels.
+    renamed = report(moved.set_column(3, "where", pa.array(["c"] * table.num_rows)), "new")
+    assert renamed.certificate["texts of other strata"] == table.num_rows - 1  # one is null
+    assert renamed.certificate["void"]
+    assert "of strata that it does not know" in screen_of(
+        "triage", tmp_path / "new.parquet", "-o", tmp_path / "new", own
+    )
+    # No such column: what can be tested is.
+    blind = report(table.drop_columns("where"), "blind")
+    assert blind.certificate["drift of strata"] == {}
+    assert not blind.certificate["void"]
+    result = run(
+        "triage", tmp_path / "blind.parquet", "-o", tmp_path / "again", "--model", "none",
+        "--calibration", own, "--workers", "1",
+    )  # fmt: skip
+    assert "the certificate holds for each 'where'" in result.stderr
+
+
+def screen_of(command: str, *arguments: Any) -> str:
+    *rest, own = arguments
+    given = ("--calibration", own, "--model", "none", "--workers", "1")
+    return " ".join(run(command, *rest, *given).stderr.split())
+
+
+def test_a_certified_calibration_can_be_tried_with_another_policy(
+    certified: Path, labelled: Path, tmp_path: Path
+) -> None:
+    shipped = Path(edgemod.__file__).parent / "policies"
+    shutil.copytree(shipped, tmp_path / "policies")
+    policy = tmp_path / "policies" / "default.toml"
+    changed = tmp_path / "policies" / "changed.toml"
+    changed.write_text(policy.read_text().replace("severity = 4", "severity = 3", 1))
+    given = ("--model", "none", "--calibration", certified)
+    result = run("policy", "diff", policy, changed, "--on", labelled, *given)
+    assert result.returncode == 0, result.stderr
+    assert "not for the policy that is tried" in result.stderr
+    same = run("policy", "diff", policy, policy, "--on", labelled, *given)
+    assert "not for the policy" not in same.stderr
+    assert "tests passed" in run("policy", "test", changed, *given).stdout
 
 
 def test_the_same_labels_give_the_same_file(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,7 +17,8 @@ import edgemod
 from edgemod import rehearsal
 from edgemod.errors import InputError
 from edgemod.policy import load_policy
-from edgemod.triager import Triager
+from edgemod.rehearsal import Archive
+from edgemod.triager import Triager, default_calibration
 from samples import sentences
 from test_cli import run
 from test_policy import CRISIS, SMALL, write
@@ -98,15 +102,15 @@ def test_a_diff_equals_two_runs(dump: Path, tmp_path: Path) -> None:
         Triager(path, overlay="crisis", beside=before) as after,
     ):
         assert before.model is after.model
-        found = rehearsal.compare(before, after, rehearsal.chunks_of(dump))
-        again = rehearsal.compare(before, after, rehearsal.chunks_of(tmp_path / "None"))
+        found = rehearsal.compare(before, after, Archive.open(dump))
+        again = rehearsal.compare(before, after, Archive.open(tmp_path / "None"))
     pairs = list(zip(*verdicts, strict=True))
     assert found.records == 200
     assert {**found.moved} == {pair: pairs.count(pair) for pair in pairs}
     moved = sum(a != b for a, b in pairs)
     assert moved >= 20
     assert sum(found.why.values()) == moved
-    assert found.sources == {"dump.parquet": (moved, 200)}
+    assert found.groups == {"dump.parquet": (moved, 200)}
     assert sum(found.reviews[1].values()) == verdicts[1].count("review")
     assert again.to_json() == found.to_json()
 
@@ -117,9 +121,7 @@ def test_a_drill_counts_hours_and_what_is_left(dump: Path, tmp_path: Path) -> No
         Triager(path, None) as before,
         Triager(path, None, overlay="crisis", beside=before) as after,
     ):
-        found = rehearsal.drill(
-            before, after, rehearsal.chunks_of(dump), reviewers=2, per_hour=5, shift=1
-        )
+        found = rehearsal.drill(before, after, Archive.open(dump), reviewers=2, per_hour=5, shift=1)
     assert found.reviews[1] >= max(found.reviews[0], 20)
     assert found.hours == (found.reviews[0] / 10, found.reviews[1] / 10)
     assert sum(found.unread.values()) == found.reviews[1] - 10
@@ -142,5 +144,109 @@ def test_diff_and_drill_from_the_command_line(dump: Path, tmp_path: Path) -> Non
     drilled = json.loads(run("policy", "drill", path, *more, "--reviewers", 3, "--json").stdout)
     assert drilled["hours"][0] == pytest.approx(drilled["reviews"][0] / 180)
     with pytest.raises(InputError):
-        rehearsal.chunks_of(tmp_path / "nothing")
+        Archive.open(tmp_path / "nothing")
     assert np.isfinite(drilled["hours"]).all()
+
+
+# -- a run that kept its scores ----------------------------------------------------------------
+
+
+def test_kept_scores_stand_in_for_the_language_model(
+    dump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = write(tmp_path, CRISIS), tmp_path / "kept"
+    edgemod.triage(dump, out, policy=path, workers=1, chunk_rows=64, keep_scores=True)
+    kept = pq.read_table(out / "scores")
+    assert kept.num_rows == 200
+    read = int(pc.sum(pc.is_valid(kept["model_any"])).as_py())
+    assert 0 < read < 200
+    assert kept["filter_any"].null_count == 0
+    archive = Archive.open(out)
+    with (
+        Triager(path) as before,
+        Triager(path, overlay="crisis", beside=before) as after,
+    ):
+        slow = rehearsal.compare(before, after, Archive.open(dump))
+        asked: list[int] = []
+        assert before.model is not None
+        score = type(before.model).score
+
+        def counting(self: Any, texts: Any, *rest: Any) -> Any:
+            asked.append(len(texts))
+            return score(self, texts, *rest)
+
+        monkeypatch.setattr(type(before.model), "score", counting)
+        assert rehearsal.compare(before, after, archive).to_json() == slow.to_json()
+        # What the overlay opens and the run did not read is read; nothing that it did.
+        again = sum(asked)
+        asked.clear()
+        rehearsal.compare(before, before, archive)
+        assert sum(asked) == 0
+        rehearsal.compare(before, after, Archive.open(dump))
+        assert again < sum(asked)
+
+
+def test_kept_scores_of_other_readings_are_not_taken(dump: Path, tmp_path: Path) -> None:
+    path, out = write(tmp_path, CRISIS), tmp_path / "kept"
+    edgemod.triage(dump, out, policy=path, workers=1, keep_scores=True)
+    archive = Archive.open(out)
+    (chunk,) = archive.chunks(1 << 16)
+    with Triager(path) as same, Triager(path, None) as without:
+        found = archive.known(same, chunk)
+        assert found is not None
+        assert found.shape == (200, 10)
+        assert archive.known(without, chunk) is None
+        assert Archive.open(dump).known(same, chunk) is None
+        (out / "scores" / "part-000000.parquet").write_bytes(b"PAR1")
+        assert archive.known(same, chunk) is None
+
+
+def test_scores_that_go_missing_are_made_again(dump: Path, tmp_path: Path) -> None:
+    def stop(progress: Any) -> None:
+        if progress.chunk == 2:
+            raise KeyboardInterrupt
+
+    outs = tmp_path / "whole", tmp_path / "stopped"
+    for out in outs:
+        command = partial(
+            edgemod.triage, dump, out, chunk_rows=50, workers=1, model=None, keep_scores=True
+        )
+        if out == outs[1]:
+            with pytest.raises(KeyboardInterrupt):
+                command(on_progress=stop)
+            (out / "scores" / "part-000001.parquet").unlink()
+        command()
+    whole, stopped = (
+        {file.name: file.read_bytes() for file in (out / "scores").iterdir()} for out in outs
+    )
+    assert whole == stopped
+    assert len(whole) == 4
+
+
+def test_groups_of_a_diff_can_be_those_of_a_column(dump: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, CRISIS)
+    table = pq.read_table(dump)
+    lang = pa.array(["en", "de", None, "de"] * 50)
+    pq.write_table(table.append_column("lang", lang), tmp_path / "told.parquet")
+    with (
+        Triager(path, None) as before,
+        Triager(path, None, overlay="crisis", beside=before) as after,
+    ):
+        archive = Archive.open(tmp_path / "told.parquet", by="lang")
+        found = rehearsal.compare(before, after, archive)
+        plain = rehearsal.compare(before, after, Archive.open(dump))
+    assert {name: n for name, (_, n) in found.groups.items()} == {"en": 50, "de": 100, "(none)": 50}
+    assert sum(m for m, _ in found.groups.values()) == plain.groups["dump.parquet"][0] > 0
+
+
+def test_a_run_is_tried_with_its_own_calibration(dump: Path, tmp_path: Path) -> None:
+    path, out = write(tmp_path, SMALL), tmp_path / "out"
+    shipped = json.loads(default_calibration().read_text())
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({**shipped, "note": "another"}))
+    edgemod.triage(dump, out, policy=path, model=None, calibration=other, workers=1)
+    wanted = ["policy", "diff", path, path, "--on", out, "--model", "none"]
+    result = run(*wanted)
+    assert result.returncode == 1
+    assert "was decided with calibration" in result.stderr
+    assert run(*wanted, "--calibration", other).returncode == 0

@@ -56,7 +56,7 @@ def test_of_a_long_text_the_model_reads_what_the_filter_does_not_clear(triager: 
         records.Columns(("text",), None, None, None, None, None, None, ()),
         max_text_bytes=1 << 16,
     )
-    decisions, tally = triager.triage_chunk(chunk)
+    decisions, tally, _ = triager.triage_chunk(chunk)
     assert decisions["stage"].to_pylist() == ["model"]
     assert triager.model is not None
     read = [triager.model.score(pa.array([p.decode()], pa.large_string()), None) for p in left]
@@ -182,7 +182,7 @@ def test_tallies_add_up_and_travel(triager: Triager) -> None:
 
     columns = Columns(("text",), None, None, None, None, None, None, ())
     chunk = chunk_of(pa.record_batch({"text": sentences(20)}), columns, max_text_bytes=65536)
-    _, tally = triager.triage_chunk(chunk)
+    tally = triager.triage_chunk(chunk).tally
     again = Tally.from_json(json.loads(json.dumps(tally.to_json())))
     assert again == tally
     again.add(tally)

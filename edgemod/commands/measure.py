@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -198,15 +199,17 @@ def calibrate(
     """
     from edgemod import calibrating, pipeline, screen
 
-    made = calibrating.calibrate(
-        labels,
-        out,
-        labels=None if columns is None else [name.strip() for name in columns.split(",")],
-        model=None if model == "none" else model,
-        workers=workers or pipeline.usable_cores(),
-        on_notice=lambda notice: click.echo(screen.printable(notice), err=True),
-        **options,
-    )
+    with screen.reading(sys.stderr.isatty()) as on_progress:
+        made = calibrating.calibrate(
+            labels,
+            out,
+            labels=None if columns is None else [name.strip() for name in columns.split(",")],
+            model=None if model == "none" else model,
+            workers=workers or pipeline.usable_cores(),
+            on_notice=lambda notice: click.echo(screen.printable(notice), err=True),
+            on_progress=on_progress,
+            **options,
+        )
     if as_json:
         click.echo(json.dumps(made.certificate, indent=2))
     else:

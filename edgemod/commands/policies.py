@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgemod.commands.options import grouped, with_text
+
+if TYPE_CHECKING:
+    from edgemod.rehearsal import Archive
+    from edgemod.triager import Triager
 
 
 @click.group()
@@ -55,7 +62,7 @@ def policy_test(
     from edgemod.triager import Triager
 
     chosen = None if model == "none" else model
-    with Triager(file, chosen, calibration=calibration, overlay=overlay) as triager:
+    with Triager(file, chosen, calibration=calibration, overlay=overlay, trial=True) as triager:
         outcomes = rehearsal.run_tests(triager)
     if as_json:
         click.echo(json.dumps({"tests": [dataclasses.asdict(one) for one in outcomes]}, indent=2))
@@ -90,6 +97,41 @@ def policy_backtest(
         screen.catches(found)
 
 
+@contextlib.contextmanager
+def _pair(
+    old: tuple[Path, str | None],
+    new: tuple[Path, str | None],
+    archive: Archive,
+    model: str,
+    calibration: str | None,
+) -> Iterator[tuple[Triager, Triager]]:
+    """Triagers of two policies, each a file and an overlay, to be tried on an archive."""
+    from edgemod.triager import Triager
+
+    def opened(chosen: tuple[Path, str | None], beside: Triager | None = None) -> Triager:
+        file, overlay = chosen
+        return Triager(
+            file,
+            None if model == "none" else model,
+            calibration=calibration,
+            overlay=overlay,
+            beside=beside,
+            trial=True,
+        )
+
+    with opened(old) as before, opened(new, before) as after:
+        if calibration is None:
+            archive.check_calibration(before)
+        certificate = before.calibration.certificate
+        if certificate is not None and certificate["policy"] != after.policy.fingerprint:
+            click.echo(
+                "the certificate of the calibration is not for the policy that is tried: to use it "
+                "in earnest, calibrate anew",
+                err=True,
+            )
+        yield before, after
+
+
 _with_records = grouped(
     click.option(
         "--on",
@@ -98,6 +140,9 @@ _with_records = grouped(
         help="A complete run, whose input is read, or files as for 'edgemod triage'.",
     ),
     with_text,
+    click.option(
+        "--by", metavar="COLUMN", help="Tell apart the groups of this column. Default: the files."
+    ),
     click.option(
         "--model",
         metavar="NAME",
@@ -120,6 +165,7 @@ def policy_diff(
     new: Path,
     on: str,
     text: tuple[str, ...],
+    by: str | None,
     model: str,
     calibration: str | None,
     overlay: str | None,
@@ -128,18 +174,14 @@ def policy_diff(
     """Show which records NEW decides otherwise than OLD, and why.
 
     How many move from which verdict to which, for what reason, the ids of the first, what becomes
-    of the review load of each category, and in which files most moves. The language model reads
-    each text once.
+    of the review load of each category, and in which groups most moves. The language model reads
+    each text once; of a run with --keep-scores, only what that run did not have it read.
     """
     from edgemod import rehearsal, screen
-    from edgemod.triager import Triager
 
-    chosen = None if model == "none" else model
-    with (
-        Triager(old, chosen, calibration=calibration) as before,
-        Triager(new, chosen, calibration=calibration, overlay=overlay, beside=before) as after,
-    ):
-        found = rehearsal.compare(before, after, rehearsal.chunks_of(on, text=text))
+    archive = rehearsal.Archive.open(on, text=text, by=by)
+    with _pair((old, None), (new, overlay), archive, model, calibration) as (before, after):
+        found = rehearsal.compare(before, after, archive)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
     else:
@@ -176,6 +218,7 @@ def policy_drill(
     shift: float,
     on: str,
     text: tuple[str, ...],
+    by: str | None,
     model: str,
     calibration: str | None,
     as_json: bool,
@@ -186,17 +229,13 @@ def policy_drill(
     need for it, what they do not get to, by category, and which test cases of the policy fail.
     """
     from edgemod import rehearsal, screen
-    from edgemod.triager import Triager
 
-    chosen = None if model == "none" else model
-    with (
-        Triager(file, chosen, calibration=calibration) as before,
-        Triager(file, chosen, calibration=calibration, overlay=overlay, beside=before) as after,
-    ):
+    archive = rehearsal.Archive.open(on, text=text, by=by)
+    with _pair((file, None), (file, overlay), archive, model, calibration) as (before, after):
         found = rehearsal.drill(
             before,
             after,
-            rehearsal.chunks_of(on, text=text),
+            archive,
             reviewers=reviewers,
             per_hour=per_hour,
             shift=shift,

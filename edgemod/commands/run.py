@@ -76,6 +76,11 @@ if TYPE_CHECKING:
     metavar="N",
     help="Export at most N records for review; the report counts what stays behind.",
 )
+@click.option(
+    "--keep-scores",
+    is_flag=True,
+    help="Keep the scores of both stages in OUT/scores, to try other policies on the run soon.",
+)
 @click.option("--restart", is_flag=True, help="Throw away an earlier run in OUT and begin anew.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved plan as JSON and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")

@@ -1,0 +1,63 @@
+"""The scores behind a run's decisions, kept beside them when asked (``--keep-scores``).
+
+One row a text, in the order of the chunk's texts: ``scores/part-k.parquet`` goes with
+``decisions/part-k.parquet``. They hold no text. Whoever tries another policy on the run reads them
+instead of having the language model read every text again: by far the most of its time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from edgemod.calibration import FloatMatrix
+from edgemod.records import Chunk
+from edgemod.triager import Scores
+from edgemod.words import OUTPUTS
+
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("message", pa.int32()),
+        *(pa.field(f"{s}_{name}", pa.float32()) for s in ("filter", "model") for name in OUTPUTS),
+    ]
+)
+"""``message`` is the 0-based message of a conversation, null in a flat record. ``filter_*`` and
+``model_*`` are log-odds before any calibration, null where the stage did not read the text."""
+
+_READING: Final = b"edgemod.reading"
+"""Metadata: ``Triager.reading`` of the run."""
+
+
+def table(chunk: Chunk, scores: Scores, reading: str) -> pa.Table:
+    """What is kept of a chunk; schema ``SCHEMA``, with ``Triager.reading`` as metadata."""
+    owner, message = chunk.texts["record"], chunk.texts["message"].to_numpy()
+    columns = [
+        chunk.records["record_id"].take(owner),
+        pa.array(message, pa.int32(), mask=message < 0),
+    ]
+    for matrix in vars(scores).values():
+        for k in range(len(OUTPUTS)):
+            values = np.ascontiguousarray(matrix[:, k])
+            columns.append(pa.array(values, pa.float32(), mask=np.isnan(values)))
+    return pa.Table.from_arrays(columns, schema=SCHEMA.with_metadata({_READING: reading}))
+
+
+def of_model(part: Path, reading: str) -> FloatMatrix | None:
+    """What the language model said of each text of a chunk, float32 (texts, K), NaN where nothing.
+
+    None if the file is not there or damaged, or if that model, filter or policy would have read
+    other pieces of the texts (another ``Triager.reading``).
+    """
+    try:
+        with part.open("rb") as stream:
+            kept = pq.read_table(stream, columns=[f"model_{name}" for name in OUTPUTS])
+    except (OSError, pa.ArrowException):
+        return None
+    if (kept.schema.metadata or {}).get(_READING) != reading.encode():
+        return None
+    return np.column_stack([column.to_numpy() for column in kept.columns]).astype(np.float32)

@@ -9,8 +9,10 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line and exit the process with the documented code."""
     try:
-        from edgemod import exits
+        from edgemod import exits, offline
         from edgemod.cli import cli
+
+        offline.guard()  # of every command; a program that calls the library is left alone
     except KeyboardInterrupt:  # in the tenths of a second before exits.py looks after it
         sys.stderr.write("edgemod: interrupted\n")
         sys.exit(130)

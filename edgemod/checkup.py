@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ def run() -> list[Finding]:
         *_found("memory", _memory),
         *_found("models", _models),
         *_found("offline", _offline),
+        *_found("network guard", _guard),
     ]
 
 
@@ -125,3 +127,21 @@ def _offline() -> list[Finding]:
     verdict = score(["a short harmless sentence about the weather"])[0].verdict
     detail = f"scored a sentence ({verdict}) with {len(attempts)} attempts to reach a network"
     return [Finding("offline", not attempts, detail)]
+
+
+def _guard() -> list[Finding]:
+    """Ask for a socket of the internet, in native code, in a process kept as workers are."""
+    child = "from edgemod import offline\nprint(offline.guard(), offline.answer(), sep='\\n')\n"
+    told = subprocess.run(
+        [sys.executable, "-P", "-c", child],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    guard, answer = told.stdout.splitlines() or ("none", "no answer")
+    if guard == "seccomp":
+        told_of = f"in a worker process the kernel answers {answer} to an internet socket"
+        return [Finding("network guard", answer == "EACCES", f"{told_of} (seccomp)")]
+    here = "no kernel filter here: Python alone keeps worker processes off the network"
+    return [Finding("network guard", guard == "audit hook", here)]

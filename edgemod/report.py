@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, get_origin, get_type_hints
 
-from edgemod import drift
+from edgemod import drift, offline
 from edgemod.review import ReviewSummary
 from edgemod.tally import Tally
 
@@ -31,6 +31,7 @@ class RunReport:
     claim of it ``holds``, the chance ``drift`` of texts like these if they come from where its
     labels came from (None: not tested), and whether it is ``void`` because that is too small
     (drift.py).
+    ``offline``: what kept the processes of the run off the network (``offline.attestation``).
     """
 
     records: int
@@ -62,6 +63,7 @@ class RunReport:
     plan: dict[str, Any]
     calibration_note: str
     certificate: dict[str, Any]
+    offline: dict[str, Any]
 
     @classmethod
     def of(
@@ -127,6 +129,7 @@ class RunReport:
             plan=identity,
             calibration_note=note,
             certificate=_standing(certificate, tally, by_stratum=identity["columns"]["stratum"]),
+            offline=offline.attestation(tally.offline),
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -63,6 +63,10 @@ class _Console(Console):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
+_OFFLINE: Final = {
+    "seccomp": "the kernel kept every worker off the network (seccomp)",
+    "audit hook": "Python kept every worker off the network; the kernel did not",
+}
 _COLOURS = {"clear": "green", "flag": "red", "review": "yellow"}
 
 
@@ -124,6 +128,11 @@ def summary(report: RunReport, out: Path) -> None:
             f"{found['drift']:.1g}){where}; label a sample of these and calibrate again",
             style="bold red",
         )
+    guard = str(report.offline.get("guard"))
+    console.print(
+        f"offline: {_OFFLINE.get(guard, 'not attested')}",
+        style="dim" if guard == "seccomp" else "yellow",
+    )
     console.print(f"written to {_shown(str(out))}: decisions/ review/ report.json run.json")
 
 

@@ -15,8 +15,9 @@ class Tally:
     """What one chunk cost and did; plain numbers that add up over chunks.
 
     ``seconds`` by stage of work; ``texts`` that each stage saw; ``spread`` of the texts over the
-    bins of the calibration's certificate, if it has one; ``counts`` of records by verdict,
-    category, stage, reason and status.
+    bins of the calibration's certificate, if it has one; ``offline``: records by what kept their
+    worker off the network (offline.py); ``counts`` of records by verdict, category, stage, reason
+    and status.
     """
 
     records: int = 0
@@ -31,6 +32,7 @@ class Tally:
     seconds: dict[str, float] = field(default_factory=dict)
     spread: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
+    offline: Counter[str] = field(default_factory=Counter)
     counts: dict[str, Counter[str]] = field(
         default_factory=lambda: {
             name: Counter() for name in ("verdict", "category", "stage", "reason", "status")
@@ -65,7 +67,8 @@ class Tally:
         if not _has_shape(document, vars(cls())):
             raise ValueError("not a tally")
         tally = cls(**document)
-        tally.seen, tally.spread = Counter(document["seen"]), Counter(document["spread"])
+        for name in ("seen", "spread", "offline"):
+            setattr(tally, name, Counter(document[name]))
         tally.counts = {name: Counter(value) for name, value in document["counts"].items()}
         return tally
 

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from edgemod import errors
+from edgemod import errors, offline
 from edgemod.errors import EdgemodError
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def scores_file(out: Path, index: int) -> Path:
 
 def main() -> None:
     """Serve chunks until standard input closes."""
+    offline.guard()  # before anything else is imported
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     parent = os.getppid()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -179,6 +180,7 @@ def _triage(
     from edgemod.parts import write_bytes, write_part
 
     decisions, tally, scores = triager.triage_chunk(chunk, effort)
+    tally.offline[offline.guard()] = tally.records
     pending = review.pending(chunk, decisions, triager.policy)
     document = tally.to_json()
     if os.getppid() != parent:  # the run is gone; another may own the folder by now

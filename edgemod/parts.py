@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -49,6 +50,19 @@ def write_bytes(path: Path, data: bytes | pa.Buffer) -> None:
         stream.write(data)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing, each for its owner alone.
+
+    Whatever the umask is; one that is there keeps its mode. Raises OSError.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700)
+        folder.chmod(0o700)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give the path of an empty file to write; on leaving, it takes the place of ``path``.
@@ -59,7 +73,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     partial = None
     try:
-        descriptor, partial = tempfile.mkstemp(PARTIAL, f".{path.name}.", path.parent)  # mode 0600
+        descriptor, partial = tempfile.mkstemp(PARTIAL, f".{path.name}.", path.parent)
+        os.fchmod(descriptor, 0o600)
         os.close(descriptor)
         yield Path(partial)
         _sync(Path(partial))

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from edgemod.errors import InputError, OutputError
 from edgemod.metrics import Labels, Scores
-from edgemod.parts import write_bytes
+from edgemod.parts import make_folder, write_bytes
 
 _BINS: Final = 10
 
@@ -47,7 +47,7 @@ class Plots:
         mpl.rcParams.update({"svg.hashsalt": "edgemod", "svg.fonttype": "none"})
         self.folder = folder
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(folder)
         except OSError as error:
             raise OutputError(f"cannot be made: {error.strerror}", where=str(folder)) from error
         write_bytes(folder / ".probe", b"")  # sooner than after hours of scoring

@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from edgemod.errors import InputError, OutputError, RunError
+from edgemod.parts import make_folder
 from edgemod.policy import Policy
 from edgemod.records import Chunk
 from edgemod.words import ANY, CATEGORIES, OUTPUTS, Stage, Status, Verdict
@@ -214,7 +215,7 @@ def export(
     drawn from those by chance, at the end of the queue, so that what is not ranked high is known
     of, too; ``inclusion_probability`` says with which chance a record came in. The same parts give
     the same bytes. Files take their names only when they are complete; those of an earlier export
-    are replaced, other files in ``out`` are left alone. Files have mode 0600, the folder 0700.
+    are replaced, other files in ``out`` are left alone. Files have mode 0600, the folder, if it is new, 0700.
 
     ``parquet`` keeps every text as it is, in files of ``rows_per_file`` rows; ``jsonl`` too, in
     ASCII with escapes. ``csv`` is RFC 4180 in UTF-8: a cell that a spreadsheet would run as a
@@ -566,8 +567,7 @@ def _read(part: Path, columns: list[str]) -> pa.Table:
 @contextmanager
 def _workshop(out: Path) -> Iterator[Path]:
     """Make the folder ``out`` and, inside it, an empty one for files that are not complete."""
-    out.mkdir(parents=True, exist_ok=True)
-    out.chmod(0o700)
+    make_folder(out)
     partial = out / _PARTIAL
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
     partial.mkdir(mode=0o700)
@@ -581,6 +581,7 @@ def _workshop(out: Path) -> Iterator[Path]:
 def _create(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that only its owner can read; on leaving, its bytes are on the disk."""
     with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        os.fchmod(file.fileno(), 0o600)
         yield file
         file.flush()
         os.fsync(file.fileno())

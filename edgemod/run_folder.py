@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from edgemod import worker
 from edgemod.errors import OutputError, RunError
-from edgemod.parts import clean_parts, unfinished, write_bytes
+from edgemod.parts import clean_parts, make_folder, unfinished, write_bytes
 from edgemod.report import RunReport
 from edgemod.tally import Tally
 
@@ -38,7 +38,7 @@ _FOLDERS: Final = ("decisions", "review", "scores", "work")
 def locked(out: Path) -> Iterator[None]:
     """Make the folder, owner only, and hold it against a second run."""
     try:
-        out.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(out)
         handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise OutputError(
@@ -77,7 +77,7 @@ def open_run(out: Path, document: dict[str, Any], restart: bool) -> RunReport | 
     _write_state(out, document, "running")
     try:
         for name in _written(document):
-            (out / name).mkdir(exist_ok=True, mode=0o700)
+            make_folder(out / name)
             clean_parts(out / name)
     except OSError as error:
         raise OutputError(

@@ -175,7 +175,8 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], 
     """A run under strace where there is one: its files, its input, the calls of the network."""
     folder = tmp_path_factory.mktemp("traced")
     dump, calls = write_dump(folder / "dump.parquet", 64), folder / "calls"
-    before = "strace -f --seccomp-bpf -e trace=%network,seccomp,execve -o".split() + [str(calls)]
+    watch = "strace -f --seccomp-bpf -e trace=%network,seccomp,execve -o"
+    before = [*watch.split(), str(calls)]
     found = shutil.which("strace")
     made = triage(folder / "out", dump, *(before if found else []))
     return made, dump, calls.read_text() if found else ""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from edgemod import bounds, originals, review, run_folder
+from edgemod import bounds, originals, privacy, review, run_folder
 from edgemod.bounds import Drawn
 from edgemod.errors import InputError, OutputError
 from edgemod.labels import (
@@ -107,6 +107,8 @@ def sample(
             fix="Name the one that the run was made with.",
         )
     sources, columns = originals.inputs(state), originals.columns(state)
+    if state["plan"].get("pseudonyms"):
+        columns = replace(columns, thread=None)
     parts = run_folder.parts(run, state)
     p = np.concatenate([np.zeros(0, np.float32), *(_column(part) for part in parts)])
     chance = chances(p, n)
@@ -120,6 +122,8 @@ def sample(
             table = review.queued(
                 chunk, decisions.take(rows), of_run, whole, inclusion[rows], floor
             )
+            if state["plan"].get("redact_pii"):
+                table = privacy.redact(table)
             order = np.random.default_rng([seed, len(files)]).random(len(rows))
             at = table.column_names.index("priority")
             table = table.set_column(at, "priority", pa.array(order, pa.float32()))

@@ -34,6 +34,7 @@ class Setup:
     overlay: str | None = None
     keep_scores: bool = False
     threads: int = 1
+    redact_pii: bool = False
 
 
 class Crew:

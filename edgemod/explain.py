@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from edgemod import features, originals, run_folder
+from edgemod import features, originals, privacy, run_folder
 from edgemod.encoder import Encoder
 from edgemod.errors import InputError, RunError
 from edgemod.records import Chunk
@@ -74,10 +74,13 @@ class Explanation:
     """Other records of the run that have this id."""
 
 
-def explain(run: str | Path, record_id: str, triager: Triager) -> Explanation:
+def explain(
+    run: str | Path, record_id: str, triager: Triager, pseudonymise: str | Path | None = None
+) -> Explanation:
     """Explain the first record of a complete run that is called ``record_id``.
 
-    ``triager`` as the run had it. Raises RunError if ``run`` is no complete run or decides
+    ``triager`` as the run had it. ``pseudonymise``: the key file of a run with pseudonyms, if
+    ``record_id`` is the name in the input. Raises RunError if ``run`` is no complete run or decides
     otherwise now, InputError if it has no such record, if its input has changed, or if policy or
     models are not those of the run.
     """
@@ -90,10 +93,28 @@ def explain(run: str | Path, record_id: str, triager: Triager) -> Explanation:
                 where=f"--{name}",
                 fix="Name the one that the run was made with.",
             )
-    wanted, count = _decision(run_folder.parts(run, state), record_id)
+    called = record_id.encode("utf-8", "surrogateescape")
+    if pseudonymise is not None:
+        key = privacy.Pseudonyms.open(pseudonymise)
+        key.check_run(state["plan"], str(pseudonymise))
+        called = key.of("record_id", called).encode()
+    wanted, count = _decision(run_folder.parts(run, state), called)
+    if wanted is None:
+        raise InputError(
+            f"no record is called {record_id!r}",
+            where=str(run / "decisions"),
+            fix="Ids are in the column record_id of decisions/"
+            + (
+                "; --pseudonymise KEYFILE finds the one in the input."
+                if state["plan"].get("pseudonyms") and pseudonymise is None
+                else "."
+            ),
+        )
     sources, columns = originals.inputs(state), originals.columns(state)
     ((chunk, _),) = originals.chunks(wanted, sources, columns, triager.policy)
     row = wanted.to_pylist()[0]
+    if pseudonymise is not None:
+        row["record_id"] = record_id  # as the person concerned knows it
     if row["status"] in _FAILED:  # whatever killed a worker shall not be tried here
         return _explained(triager, chunk, row, count - 1)
     again = triager.triage_chunk(chunk)[0].to_pylist()[0]
@@ -107,10 +128,10 @@ def explain(run: str | Path, record_id: str, triager: Triager) -> Explanation:
     return _explained(triager, chunk, row, count - 1)
 
 
-def _decision(parts: Sequence[Path], record_id: str) -> tuple[pa.Table, int]:
-    """The first decision of a record with an id, and how many there are."""
+def _decision(parts: Sequence[Path], record_id: bytes) -> tuple[pa.Table | None, int]:
+    """The first decision of a record with an id, None if there is none, and how many there are."""
     first, count = None, 0
-    wanted = pa.scalar(record_id.encode("utf-8", "surrogateescape"), pa.binary())
+    wanted = pa.scalar(record_id, pa.binary())
     for part in parts:
         with pq.ParquetFile(part) as file:
             ids = file.read(["record_id"])["record_id"].cast(pa.binary())
@@ -118,12 +139,6 @@ def _decision(parts: Sequence[Path], record_id: str) -> tuple[pa.Table, int]:
             if len(rows) and first is None:
                 first = file.read().slice(int(rows[0]), 1)
             count += len(rows)
-    if first is None:
-        raise InputError(
-            f"no record is called {record_id!r}",
-            where=str(parts[0].parent) if parts else "the run",
-            fix="Ids are in the column record_id of decisions/.",
-        )
     return first, count
 
 

@@ -37,8 +37,13 @@ def inputs(state: dict[str, Any]) -> dict[str, Source]:
 
 
 def columns(state: dict[str, Any]) -> Columns:
-    """The columns that a run read."""
+    """The columns that a run read; where it has pseudonyms, without the names that they hide.
+
+    Threads stay: they say what a text answers to.
+    """
     named = Columns(**{**state["plan"]["columns"], "notices": ()})
+    if state["plan"].get("pseudonyms"):
+        named = replace(named, id=None, author=None)
     return replace(named, text=tuple(named.text))
 
 

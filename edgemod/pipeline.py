@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import edgemod
-from edgemod import formats, records, review, run_folder, sources, worker
+from edgemod import formats, privacy, records, review, run_folder, sources, worker
 from edgemod.columns import check_columns
 from edgemod.crew import Crew, Setup
 from edgemod.errors import InputError, RunError
@@ -56,6 +56,7 @@ class Plan:
     total: int | None
     identity: dict[str, Any]
     note: str
+    pseudonyms: privacy.Pseudonyms | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object for ``--dry-run``."""
@@ -103,6 +104,8 @@ class Options:
     review_format: str
     review_budget: int | None
     keep_scores: bool = False
+    pseudonymise: str | None = None
+    redact_pii: bool = False
 
 
 def triage(
@@ -125,6 +128,8 @@ def triage(
     review_format: str = "parquet",
     review_budget: int | None = None,
     keep_scores: bool = False,
+    pseudonymise: str | Path | None = None,
+    redact_pii: bool = False,
     restart: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     on_plan: Callable[[Plan], None] | None = None,
@@ -139,7 +144,10 @@ def triage(
     one per usable core. ``chunk_rows``: records a chunk, 1 to 1,048,576; duplicates are found
     within a chunk. ``review_budget``: the most records to export for review. ``keep_scores``: keep
     the scores of both stages beside the decisions, so that another policy can be tried on the run
-    without the language model. ``restart``: throw an earlier run in ``out`` away.
+    without the language model. ``pseudonymise``: a key file; ids of records, authors and threads
+    become pseudonyms under it in all outputs (privacy.py). ``redact_pii``: placeholders for
+    personal data in the texts of the review queue. ``restart``: throw an earlier run in ``out``
+    away.
 
     The same call continues an interrupted run. Raises InputError, PolicyError, ModelError,
     CalibrationError, OutputError, and RunError where ``out`` holds another run or the plan
@@ -166,6 +174,8 @@ def triage(
         review_format=review_format,
         review_budget=review_budget,
         keep_scores=keep_scores,
+        pseudonymise=None if pseudonymise is None else str(pseudonymise),
+        redact_pii=redact_pii,
     )
     _check(options)
     crew = _crew(options)
@@ -215,7 +225,8 @@ def _crew(options: Options) -> Crew:
             options.model,
             options.calibration,
             options.overlay,
-            options.keep_scores,
+            keep_scores=options.keep_scores,
+            redact_pii=options.redact_pii,
         )
     )
 
@@ -227,6 +238,8 @@ def usable_cores() -> int:
 
 def make_plan(options: Options, crew: Crew) -> Plan:
     """Resolve inputs, columns and models; reads footers and hashes every input file."""
+    key = options.pseudonymise
+    pseudonyms = None if key is None else privacy.Pseudonyms.open(key)
     found = tuple(records.discover(options.inputs))
     columns = records.resolve_columns(found, **options.columns)
     if others := sources.passed_over(options.inputs):
@@ -234,6 +247,8 @@ def make_plan(options: Options, crew: Crew) -> Plan:
         notice = f"passed over {len(others)} files of no format that edgemod reads: {names}"
         columns = replace(columns, notices=(*columns.notices, notice))
     columns = _with_stratum(found, columns, crew.first().certificate)
+    if pseudonyms:
+        privacy.check_paths(found, columns)
     fingerprints = crew.first().fingerprints
     rows = [source.rows for source in found]
     named = {name: getattr(columns, name) for name in (*options.columns, "stratum")}
@@ -254,8 +269,11 @@ def make_plan(options: Options, crew: Crew) -> Plan:
             "review_format": options.review_format,
             "review_budget": options.review_budget,
             "keep_scores": options.keep_scores,
+            "pseudonyms": pseudonyms.fingerprint if pseudonyms else None,
+            "redact_pii": options.redact_pii,
         },
         note=crew.first().note,
+        pseudonyms=pseudonyms,
     )
 
 
@@ -381,6 +399,8 @@ def _triage_chunks(
         try:
             for chunk in chunks:
                 if chunk.index not in done:
+                    if plan.pseudonyms:
+                        chunk = plan.pseudonyms.rename(chunk)
                     in_flight[pool.submit(crew.triage, chunk)] = chunk.index
                     while len(in_flight) > options.workers:
                         collect()

@@ -215,7 +215,8 @@ def export(
     drawn from those by chance, at the end of the queue, so that what is not ranked high is known
     of, too; ``inclusion_probability`` says with which chance a record came in. The same parts give
     the same bytes. Files take their names only when they are complete; those of an earlier export
-    are replaced, other files in ``out`` are left alone. Files have mode 0600, the folder, if it is new, 0700.
+    are replaced, other files in ``out`` are left alone. Files have mode
+    0600, a new folder 0700.
 
     ``parquet`` keeps every text as it is, in files of ``rows_per_file`` rows; ``jsonl`` too, in
     ASCII with escapes. ``csv`` is RFC 4180 in UTF-8: a cell that a spreadsheet would run as a

@@ -176,12 +176,14 @@ def _triage(
 ) -> dict[str, Any]:
     import pyarrow as pa
 
-    from edgemod import kept_scores, review
+    from edgemod import kept_scores, privacy, review
     from edgemod.parts import write_bytes, write_part
 
     decisions, tally, scores = triager.triage_chunk(chunk, effort)
     tally.offline[offline.guard()] = tally.records
     pending = review.pending(chunk, decisions, triager.policy)
+    if setup["redact_pii"]:
+        pending = privacy.redact(pending)
     document = tally.to_json()
     if os.getppid() != parent:  # the run is gone; another may own the folder by now
         raise SystemExit(0)

@@ -221,6 +221,11 @@ def calibrate(
 @click.argument("record_id", metavar="RECORD_ID")
 @with_models
 @click.option("--overlay", metavar="NAME", help="The overlay that the run had in force.")
+@click.option(
+    "--pseudonymise",
+    metavar="KEYFILE",
+    help="The run's key, if RECORD_ID is the name in the input and no pseudonym.",
+)
 @click.option("--notice", is_flag=True, help="Write the statement for the person concerned.")
 @click.option(
     "--contact",
@@ -236,6 +241,7 @@ def explain(
     model: str,
     calibration: str | None,
     overlay: str | None,
+    pseudonymise: str | None,
     notice: bool,
     contact: str,
     as_json: bool,
@@ -252,7 +258,7 @@ def explain(
 
     chosen = None if model == "none" else model
     with Triager(policy, chosen, calibration=calibration, overlay=overlay) as triager:
-        found = explaining.explain(run, record_id, triager)
+        found = explaining.explain(run, record_id, triager, pseudonymise)
     if notice:
         click.echo(explaining.notice(found, contact), nl=False)
     elif as_json:

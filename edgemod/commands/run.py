@@ -81,6 +81,16 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Keep the scores of both stages in OUT/scores, to try other policies on the run soon.",
 )
+@click.option(
+    "--pseudonymise",
+    metavar="KEYFILE",
+    help="Pseudonyms for ids of records, authors and threads, under the key in this file.",
+)
+@click.option(
+    "--redact-pii",
+    is_flag=True,
+    help="In the review queue, [email], [phone] ... for the personal data that is found.",
+)
 @click.option("--restart", is_flag=True, help="Throw away an earlier run in OUT and begin anew.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved plan as JSON and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")

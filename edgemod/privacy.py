@@ -1,0 +1,168 @@
+"""Outputs that name nobody: pseudonyms for ids, placeholders for personal data in texts.
+
+A pseudonym is HMAC-SHA256 (RFC 2104, FIPS 198-1) under the user's key, the first ``BITS`` of it in
+hex. One value always gets the same one under a key, so that decisions, queue and later runs still
+join; without the key nobody can compute or test one. Records, authors and threads have pseudonyms
+of their own kind: the same value as an author and as a record gives two that do not match.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+
+from edgemod import features
+from edgemod.errors import InputError
+from edgemod.kernels import pii
+from edgemod.records import Chunk, Columns, Source
+from edgemod.sources import partitions
+
+BITS: Final = 128
+"""Two of a billion values share a pseudonym with a chance below 1e-20 (birthday bound)."""
+KEY_BYTES: Final = (16, 1 << 16)
+"""Least and most bytes of a key file."""
+
+KINDS: Final = ("record_id", "author_id", "thread_id")
+"""Columns of records that get pseudonyms; also the domains that keep them apart."""
+
+PLACEHOLDERS: Final = {
+    "emails": "[email]",
+    "phones": "[phone]",
+    "cards": "[card]",
+    "ibans": "[iban]",
+    "ips": "[ip]",
+    "national_ids": "[national id]",
+}
+"""What stands for personal data, by the feature that counts it (``words.FEATURES``)."""
+
+_IN_LINK: Final = re.compile(rb"[^/?&=#;]+")
+
+
+class Pseudonyms:
+    """The pseudonyms of one key. The key is in memory alone, and in no representation of this."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self.fingerprint = self._of("fingerprint", b"")
+        """HMAC of a constant, hex: tells keys apart, and nothing that pseudonyms do not tell."""
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Those of the key in a file, all bytes of it, a line feed at its end too.
+
+        Raises InputError if it cannot be read, is no file, is open to others than its owner, or is
+        of no size for a key (``KEY_BYTES``).
+        """
+        least, most = KEY_BYTES
+        fix = f"Make one: (umask 077; openssl rand -hex 32 > {Path(path).name})"
+        try:
+            with open(path, "rb") as stream:
+                mode = os.fstat(stream.fileno()).st_mode
+                key = stream.read(most + 1) if stat.S_ISREG(mode) else b""
+        except OSError as error:
+            what = f"this key file cannot be read: {error.strerror}"
+            raise InputError(what, where=str(path), fix=fix) from error
+        for wrong, what, way in (
+            (not stat.S_ISREG(mode), "is no file: a key must be kept", fix),
+            (
+                mode & 0o077,
+                "this key file is open to others than its owner",
+                f"chmod 600 {Path(path).name}, or a new key if somebody may have read it.",
+            ),
+            (len(key) < least, f"a key of {len(key)} bytes is too short, {least} at least", fix),
+            (len(key) > most, f"is longer than {most} bytes, so hardly a key", fix),
+        ):
+            if wrong:
+                raise InputError(what, where=str(path), fix=way)
+        return cls(key)
+
+    def of(self, kind: str, value: bytes) -> str:
+        """The pseudonym of a value of one of ``KINDS``, ``BITS`` / 4 hex digits."""
+        return self._of(kind, value)[: BITS // 4]
+
+    def _of(self, kind: str, value: bytes) -> str:
+        return hmac.digest(self._key, kind.encode() + b"\0" + value, "sha256").hex()
+
+    def rename(self, chunk: Chunk) -> Chunk:
+        """The chunk with pseudonyms for its ``KINDS``; null stays null."""
+        records = chunk.records
+        for kind in KINDS:
+            at = records.schema.get_field_index(kind)
+            values = records[kind].cast(pa.binary()).dictionary_encode()
+            names = [self.of(kind, value) for value in values.dictionary.to_pylist()]
+            named = pa.array(names, pa.string()).take(values.indices)
+            records = records.set_column(at, records.schema.field(at), named)
+        return replace(chunk, records=records)
+
+    def check_run(self, plan: dict[str, Any], where: str) -> None:
+        """Raise InputError unless a run (its plan in run.json) has the pseudonyms of this key."""
+        if plan.get("pseudonyms") != self.fingerprint:
+            raise InputError(
+                "is not the key that the run was made with",
+                where=where,
+                fix="Give that one; run.json has its fingerprint under pseudonyms.",
+            )
+
+
+def check_paths(sources: tuple[Source, ...], columns: Columns) -> None:
+    """Raise InputError if what is to get pseudonyms is in the paths, which decisions show."""
+    hidden = {columns.id, columns.author, columns.thread}
+    for source in sources:
+        if shown := hidden & {*partitions(source)}:
+            raise InputError(
+                f"has {', '.join(sorted(map(str, shown)))} in its path, which decisions show",
+                where=source.path,
+                fix="Pseudonyms need it in a column of the files, and folders with other names.",
+            )
+
+
+def redact(rows: pa.Table) -> pa.Table:
+    """Rows of the review queue with placeholders for personal data in ``text`` and ``context``."""
+    for name in ("text", "context"):
+        at = rows.column_names.index(name)
+        field = rows.schema.field(at)
+        column = rows[name].combine_chunks()
+        counts = pii.contacts(*features.buffers(column.fill_null("")))
+        some = np.flatnonzero(counts[:, : len(pii.COLUMNS)].any(axis=1))
+        if len(some):
+            texts = column.to_pylist()
+            for row in some.tolist():
+                texts[row] = _redacted(texts[row].encode()).decode()
+            rows = rows.set_column(at, field, pa.array(texts, field.type))
+    return rows
+
+
+def _redacted(text: bytes) -> bytes:
+    """Again until nothing is found: what is gone may have hidden what stood right beside it."""
+    while found := [*_personal(text)]:
+        parts, done = [], 0
+        for what, low, high in found:
+            parts += [text[done:low], PLACEHOLDERS[what].encode()]
+            done = high
+        text = b"".join([*parts, text[done:]])
+    return text
+
+
+def _personal(text: bytes) -> Iterator[tuple[str, int, int]]:
+    """Personal data in order, also in the pieces of a link: kind, byte offsets."""
+    for what, low, high in _found(text):
+        if what in PLACEHOLDERS:
+            yield what, low, high
+            continue
+        for piece in _IN_LINK.finditer(text, low, high):
+            for inner, start, end in _found(piece.group()):
+                if inner in PLACEHOLDERS:
+                    yield inner, piece.start() + start, piece.start() + end
+
+
+def _found(text: bytes) -> list[tuple[str, int, int]]:
+    return pii.find_contacts(np.frombuffer(text, np.uint8))

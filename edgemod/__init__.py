@@ -28,6 +28,7 @@ _HOME = {
     "evaluate": "evaluation",
     "filter_scores": "scoring",
     "load_policy": "policy",
+    "merge": "merging",
     "score": "scoring",
     "triage": "pipeline",
 }
@@ -46,6 +47,7 @@ __all__ = [
     "evaluate",
     "filter_scores",
     "load_policy",
+    "merge",
     "score",
     "triage",
 ]
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from edgemod.calibrating import calibrate
     from edgemod.errors import EdgemodError
     from edgemod.evaluation import Evaluation, evaluate
+    from edgemod.merging import merge
     from edgemod.pipeline import triage
     from edgemod.policy import Policy, load_policy
     from edgemod.report import RunReport

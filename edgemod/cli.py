@@ -28,6 +28,7 @@ def cli() -> None:
 
 for command in (
     run.triage,
+    run.merge,
     run.score,
     run.inspect,
     measure.evaluate,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -61,6 +62,19 @@ def make_folder(path: Path) -> None:
         folder.chmod(0o700)
     if not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+
+
+def place(source: Path, target: Path) -> None:
+    """Give a file a second name, or where that cannot be a copy, as ``replacing`` does.
+
+    ``target`` must not be there. Raises OutputError.
+    """
+    try:
+        os.link(source, target)
+        _sync(target.parent)
+    except OSError:  # another disk, or a file system that has no hard links
+        with replacing(target) as partial:
+            shutil.copyfile(source, partial)
 
 
 @contextmanager

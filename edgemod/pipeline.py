@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import edgemod
-from edgemod import formats, privacy, records, review, run_folder, sources, worker
+from edgemod import formats, privacy, records, review, run_folder, shards, sources, worker
 from edgemod.columns import check_columns
 from edgemod.crew import Crew, Setup
 from edgemod.errors import InputError, RunError
@@ -56,6 +57,10 @@ class Plan:
     total: int | None
     identity: dict[str, Any]
     note: str
+    certificate: dict[str, Any] | None
+    rows: tuple[int, int | None]
+    """Which rows of the input, end to end: the first, and the one after the last (None: to the
+    end). All, or the share of a shard."""
     pseudonyms: privacy.Pseudonyms | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -84,7 +89,9 @@ class Plan:
                 }
                 for s in self.sources
             ],
+            "rows": list(self.rows),
             "calibration_note": self.note,
+            "certificate": self.certificate,
         }
 
 
@@ -106,6 +113,7 @@ class Options:
     keep_scores: bool = False
     pseudonymise: str | None = None
     redact_pii: bool = False
+    shard: str | None = None
 
 
 def triage(
@@ -130,6 +138,7 @@ def triage(
     keep_scores: bool = False,
     pseudonymise: str | Path | None = None,
     redact_pii: bool = False,
+    shard: str | None = None,
     restart: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     on_plan: Callable[[Plan], None] | None = None,
@@ -146,8 +155,9 @@ def triage(
     the scores of both stages beside the decisions, so that another policy can be tried on the run
     without the language model. ``pseudonymise``: a key file; ids of records, authors and threads
     become pseudonyms under it in all outputs (privacy.py). ``redact_pii``: placeholders for
-    personal data in the texts of the review queue. ``restart``: throw an earlier run in ``out``
-    away.
+    personal data in the texts of the review queue. ``shard``: "i/n" for the share number i (from
+    1) of n, each in an ``out`` of its own, for ``edgemod.merge`` to put together. ``restart``:
+    throw an earlier run in ``out`` away.
 
     The same call continues an interrupted run. Raises InputError, PolicyError, ModelError,
     CalibrationError, OutputError, and RunError where ``out`` holds another run or the plan
@@ -176,6 +186,7 @@ def triage(
         keep_scores=keep_scores,
         pseudonymise=None if pseudonymise is None else str(pseudonymise),
         redact_pii=redact_pii,
+        shard=shard,
     )
     _check(options)
     crew = _crew(options)
@@ -204,6 +215,8 @@ def plan(options: Options, *, restart: bool = False) -> Plan:
 
 def _check(options: Options) -> None:
     """Raise InputError for an option out of its range."""
+    if options.shard is not None:
+        shards.parse(options.shard)
     budget = options.review_budget
     for wrong, what in (
         (not options.inputs, "there is no input"),
@@ -250,14 +263,20 @@ def make_plan(options: Options, crew: Crew) -> Plan:
     if pseudonyms:
         privacy.check_paths(found, columns)
     fingerprints = crew.first().fingerprints
-    rows = [source.rows for source in found]
+    counts = [source.rows for source in found]
+    total = sum(n for n in counts if n is not None) if None not in counts else None
+    rows: tuple[int, int | None] = (0, None)
+    if options.shard is not None:
+        whole = records.count_rows(found, columns) if total is None else total
+        first, stop = shards.share(options.shard, whole, options.chunk_rows)
+        rows, total = (first, stop), stop - first
     named = {name: getattr(columns, name) for name in (*options.columns, "stratum")}
     return Plan(
         sources=found,
         columns=columns,
         out=options.out,
         workers=options.workers,
-        total=sum(r for r in rows if r is not None) if None not in rows else None,
+        total=total,
         identity={
             "format": FORMAT,
             "code": code_version(),
@@ -271,8 +290,11 @@ def make_plan(options: Options, crew: Crew) -> Plan:
             "keep_scores": options.keep_scores,
             "pseudonyms": pseudonyms.fingerprint if pseudonyms else None,
             "redact_pii": options.redact_pii,
+            "shard": options.shard and shards.name(*shards.parse(options.shard)),
         },
         note=crew.first().note,
+        certificate=crew.first().certificate,
+        rows=rows,
         pseudonyms=pseudonyms,
     )
 
@@ -346,7 +368,7 @@ def _run(
             queue=queue,
             identity=plan.identity,
             note=plan.note,
-            certificate=crew.first().certificate,
+            certificate=plan.certificate,
             workers=options.workers,
             files=len(plan.sources),
             wall_seconds=time.monotonic() - began,
@@ -368,13 +390,15 @@ def _triage_chunks(
 ) -> None:
     """Every chunk not in ``done`` (number: records) through the crew, added to ``total``."""
     policy_limit = crew.first().max_text_bytes
-    start = next(i for i in range(len(done) + 1) if i not in done)
+    first, (first_row, stop_row) = run_folder.first_chunk(plan.document()), plan.rows
+    start = next(i for i in range(first, first + len(done) + 1) if i not in done)
     chunks = records.read_chunks(
         plan.sources,
         plan.columns,
         chunk_rows=options.chunk_rows,
         start=start,
-        start_row=sum(done[index] for index in range(start)),
+        start_row=first_row + sum(done[index] for index in range(first, start)),
+        stop_row=sys.maxsize if stop_row is None else stop_row,
         max_text_bytes=policy_limit,
     )
     in_flight: dict[Future[Tally], int] = {}

@@ -5,6 +5,7 @@ Each chunk holds what the record is called (``RECORDS``) and what there is to sc
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ __all__ = [
     "Columns",
     "Source",
     "chunk_of",
+    "count_rows",
     "discover",
     "fingerprint",
     "read_chunks",
@@ -116,38 +118,58 @@ def read_chunks(
     chunk_bytes: int = CHUNK_BYTES,
     start: int = 0,
     start_row: int = 0,
+    stop_row: int = sys.maxsize,
     max_text_bytes: int,
 ) -> Iterator[Chunk]:
     """Yield the chunks of the sources from number ``start`` on, which begins at ``start_row``.
 
-    ``start_row`` counts the rows of all sources end to end: the rows of the chunks before. A chunk
-    ends with its row number ``chunk_rows``, or with the row whose strings, ids and names included,
-    bring it to ``chunk_bytes``, whichever comes first; the last may be shorter. So memory holds
-    about one chunk, whatever the size of files, row groups and strings, and a chunk depends on its
-    own rows alone: it is the same whether reading started before it or at it. Rows that cannot be
-    decoded have the status unreadable and an id made of file and row. Raises InputError if a file
-    is gone or has changed, ValueError if ``start`` chunks cannot end at ``start_row``.
+    ``start_row`` counts the rows of all sources end to end: the rows of the chunks before.
+    ``stop_row``, counted so too, is the first that is not read. A chunk ends where the next row is
+    a multiple of ``chunk_rows``, or with the row whose strings, ids and names included, bring it
+    to ``chunk_bytes``, whichever comes first; the last may be shorter. So memory holds about one
+    chunk, whatever the size of files, row groups and strings, a chunk begins at every multiple of
+    ``chunk_rows``, and it depends on its own rows alone: it is the same whether reading started
+    before it or at it. Rows that cannot be decoded have the status unreadable and an id made of
+    file and row. Raises InputError if a file is gone or has changed, ValueError if ``start``
+    chunks cannot end at ``start_row``.
     """
     if not start <= start_row <= start * chunk_rows:
         raise ValueError(f"{start} chunks of at most {chunk_rows} rows do not end at {start_row}")
-    index = start
+    index, row = start, start_row
     pending: list[Rows] = []
-    size, held = 0, 0
-    for run in _rows(sources, columns, start_row):
+    held = 0
+    for found in _rows(sources, columns, start_row) if start_row < stop_row else ():
+        run = found.slice(0, min(found.count, stop_row - row))
         ends = np.append(0, np.cumsum(_sizes(run, columns)))  # bytes before each row, and in all
         done = 0
         while done < run.count:
             # The first row that reaches the budget is the chunk's last.
             full = int(np.searchsorted(ends[1:], ends[done] + chunk_bytes - held)) + 1
-            stop = min(done + chunk_rows - size, full, run.count)
+            stop = min(done + chunk_rows - row % chunk_rows, full, run.count)
             pending.append(run.slice(done, stop))
-            size, held = size + stop - done, held + int(ends[stop] - ends[done])
+            row, held = row + stop - done, held + int(ends[stop] - ends[done])
             done = stop
-            if size == chunk_rows or held >= chunk_bytes:
+            if row % chunk_rows == 0 or held >= chunk_bytes:
                 yield _chunk(index, pending, columns, max_text_bytes)
-                index, pending, size, held = index + 1, [], 0, 0
+                index, pending, held = index + 1, [], 0
+        if row == stop_row:
+            break
     if pending:
         yield _chunk(index, pending, columns, max_text_bytes)
+
+
+def count_rows(sources: Sequence[Source], columns: Columns) -> int:
+    """The rows of all sources. CSV and JSONL are read for it; Parquet footers tell.
+
+    Raises InputError if a file cannot be opened.
+    """
+    wanted = _names(columns)
+    return sum(
+        sum(run.count for run in formats.rows(source, wanted, sys.maxsize))
+        if source.rows is None
+        else source.rows
+        for source in sources
+    )
 
 
 def chunk_of(rows: pa.RecordBatch | Rows, columns: Columns, *, max_text_bytes: int) -> Chunk:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -272,6 +273,8 @@ class Archive:
 
     sources: tuple[Source, ...]
     columns: Columns
+    rows: tuple[int, int | None]
+    """Of all sources, end to end: the first, and the one after the last; a shard has read some."""
     chunk_rows: int
     run: tuple[Path, dict[str, Any]] | None
     groups: dict[str, npt.NDArray[np.str_]]
@@ -283,17 +286,16 @@ class Archive:
         ``by``: a column whose groups are told apart. Raises InputError and RunError.
         """
         path, run = Path(on), None
-        rows, plan = _ROWS, {}
+        rows, chunk_rows = (0, None), _ROWS
         if run_folder.is_complete(path):
             run = path, run_folder.complete_state(path)
-            plan = run[1]["plan"]
+            rows, chunk_rows = tuple(run[1]["rows"]), run[1]["plan"]["chunk_rows"]
             sources, resolved = [*originals.inputs(run[1]).values()], originals.columns(run[1])
-            rows = plan["chunk_rows"]
         else:
             sources = records.discover([on])
             resolved = records.resolve_columns(sources, **columns)
         groups = {s.path: read_groups(s, by) for s in sources} if by else {}
-        return cls(tuple(sources), resolved, rows, run, groups)
+        return cls(tuple(sources), resolved, rows, chunk_rows, run, groups)
 
     def check_calibration(self, triager: Triager) -> None:
         """Raise InputError if the run was decided with another calibration than a triager has."""
@@ -313,10 +315,14 @@ class Archive:
 
         Those of a run come in its chunks.
         """
+        first, stop = self.rows
         return records.read_chunks(
             self.sources,
             self.columns,
             chunk_rows=self.chunk_rows,
+            start=first // self.chunk_rows,
+            start_row=first,
+            stop_row=sys.maxsize if stop is None else stop,
             max_text_bytes=max_text_bytes,
         )
 

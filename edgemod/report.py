@@ -29,9 +29,15 @@ class RunReport:
     pages they share are counted in each.
     ``certificate``: empty, or of the one that the calibration holds, the ``goal``, whether every
     claim of it ``holds``, the chance ``drift`` of texts like these if they come from where its
-    labels came from (None: not tested), and whether it is ``void`` because that is too small
-    (drift.py).
+    labels came from (None: not tested; ``drift of strata``: of each, if it holds for strata), the
+    number of ``texts of other strata``, and whether it is ``void`` because a chance is too small or
+    there are such texts (drift.py).
     ``offline``: what kept the processes of the run off the network (``offline.attestation``).
+    ``shards``: empty, or of a run that was merged from shards, which may have run at the same time
+    or not: their ``count``, and of their own ``wall_seconds``, ``workers`` and
+    ``peak_memory_bytes`` the sum and the greatest (``_sum``, ``_max``). ``wall_seconds`` and
+    ``peak_memory_bytes`` above are then the greatest, ``workers`` and ``resumed_chunks`` the sums,
+    and ``records_per_second`` all records over the greatest ``wall_seconds``.
     """
 
     records: int
@@ -64,6 +70,7 @@ class RunReport:
     calibration_note: str
     certificate: dict[str, Any]
     offline: dict[str, Any]
+    shards: dict[str, Any]
 
     @classmethod
     def of(
@@ -80,6 +87,7 @@ class RunReport:
         wall_seconds: float,
         resumed_chunks: int,
         peak_bytes: int,
+        shards: dict[str, Any] | None = None,
     ) -> RunReport:
         """The report of a finished run from the sum of its chunks' tallies."""
         counts = {
@@ -130,6 +138,7 @@ class RunReport:
             calibration_note=note,
             certificate=_standing(certificate, tally, by_stratum=identity["columns"]["stratum"]),
             offline=offline.attestation(tally.offline),
+            shards=shards or {},
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -7,7 +7,8 @@ In it:
     scores/part-000000.parquet    one row a text, if the run keeps scores
     review/                       the queue, written when every chunk is done
     report.json                   the numbers
-    work/                         chunks' tallies and review rows, until the run is complete
+    work/                         chunks' tallies and review rows, until the run is complete;
+                                  a shard keeps them for the merge
 """
 
 from __future__ import annotations
@@ -114,26 +115,42 @@ def checked_state(out: Path, document: dict[str, Any], restart: bool) -> dict[st
 
 def _complete(out: Path, state: dict[str, Any]) -> RunReport:
     """The report of a complete run; raises RunError if something of it is gone."""
-    _remove(out / "work")
+    _remove_work(out, state)
     records = 0
-    for index in range(state["chunks"]):
-        part = worker.files(out, index)[2]
+    for part in parts(out, state):
         rows = _rows(part)
         if rows is None:
             raise _damaged(part, "--restart begins anew")
         records += rows
-    report = _read_json(out / "report.json", "--restart begins anew")
-    try:
-        told = RunReport.from_json(report)
-        queue = [str(name) for name in told.review["files"]]
-    except (TypeError, KeyError) as error:
-        raise _damaged(out / "report.json", "--restart begins anew") from error
+    told = read_report(out)
     if records != told.records:
         raise _damaged(out / "decisions", "--restart begins anew")
-    for name in queue:
-        if not (out / "review" / name).is_file():
-            raise _damaged(out / "review" / name, "--restart begins anew")
+    for name in told.review["files"]:
+        if not (out / "review" / str(name)).is_file():
+            raise _damaged(out / "review" / str(name), "--restart begins anew")
     return told
+
+
+def read_report(out: Path) -> RunReport:
+    """The report of a complete run. Raises RunError where it is missing or damaged."""
+    document = _read_json(out / "report.json", "--restart begins anew")
+    try:
+        told = RunReport.from_json(document)
+        _ = [*told.review["files"]]
+    except (TypeError, KeyError) as error:
+        raise _damaged(out / "report.json", "--restart begins anew") from error
+    return told
+
+
+def _remove_work(out: Path, state: dict[str, Any]) -> None:
+    """Throw away what a complete run no longer needs. A shard's is for the merge."""
+    if state["plan"].get("shard") is None:
+        _remove(out / "work")
+
+
+def empty(folder: Path) -> None:
+    """Remove every file in a folder. Raises OutputError."""
+    _remove(*folder.iterdir())
 
 
 def _remove(*paths: Path) -> None:
@@ -169,21 +186,26 @@ def _read_state(out: Path) -> dict[str, Any] | None:
         return None
     state = _read_json(path, fix)
     try:
-        kinds = type(state["status"]), type(state["plan"]), type(state["chunks"])
+        kinds = [type(state[name]) for name in ("status", "plan", "chunks", "rows")]
     except (TypeError, KeyError):
-        kinds = None
-    if kinds != (str, dict, int):
+        kinds = []
+    if kinds != [str, dict, int, list]:
         raise _damaged(path, fix)
     return dict(state)
 
 
-def _refuse_changes(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two plans, in words."""
     before, now = _flat(before), _flat(now)
-    changed = [
+    return [
         f"{name} ({_short(before.get(name))} -> {_short(now.get(name))})"
         for name in {**before, **now}
         if before.get(name) != now.get(name)
     ]
+
+
+def _refuse_changes(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = changes(before, now)
     if changed:
         raise RunError(
             "holds a run that was started differently; changed: " + ", ".join(changed),
@@ -210,7 +232,7 @@ def finish(out: Path, document: dict[str, Any], report: RunReport, chunks: int) 
     """Write the report, then that the run is complete, then throw away what it no longer needs."""
     write_bytes(out / "report.json", _json(report.to_json()))
     _write_state(out, document, "complete", chunks)
-    _remove(out / "work")
+    _remove_work(out, document)
 
 
 def _write_state(out: Path, document: dict[str, Any], status: str, chunks: int = 0) -> None:
@@ -266,13 +288,7 @@ def complete_state(out: Path) -> dict[str, Any]:
 
     Raises RunError where there is none, or where a part of its decisions is gone or damaged.
     """
-    state = _read_state(out) if out.is_dir() else None
-    if state is None or state["status"] != "complete":
-        raise RunError(
-            "is not the folder of a complete run",
-            where=str(out),
-            fix="Name the OUT of 'edgemod triage', and finish that run first.",
-        )
+    state = finished_state(out)
     rows = [_rows(part) for part in parts(out, state)]
     report = _read_json(out / "report.json", "--restart begins anew")
     if None in rows or sum(n or 0 for n in rows) != report.get("records"):
@@ -280,9 +296,30 @@ def complete_state(out: Path) -> dict[str, Any]:
     return state
 
 
+def finished_state(out: Path) -> dict[str, Any]:
+    """What run.json says of a complete run, whatever became of its files.
+
+    Raises RunError where there is none.
+    """
+    state = _read_state(out) if out.is_dir() else None
+    if state is None or state["status"] != "complete":
+        raise RunError(
+            "is not the folder of a complete run",
+            where=str(out),
+            fix="Name the OUT of 'edgemod triage', and finish that run first.",
+        )
+    return state
+
+
 def parts(out: Path, state: dict[str, Any]) -> list[Path]:
     """The files of a complete run's decisions, in input order."""
-    return [worker.files(out, index)[2] for index in range(state["chunks"])]
+    first = first_chunk(state)
+    return [worker.files(out, index)[2] for index in range(first, first + state["chunks"])]
+
+
+def first_chunk(state: dict[str, Any]) -> int:
+    """The number of a run's first chunk: a shard begins where its rows do."""
+    return int(state["rows"][0] // state["plan"]["chunk_rows"])
 
 
 def is_complete(out: Path) -> bool:

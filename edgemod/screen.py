@@ -109,6 +109,10 @@ def summary(report: RunReport, out: Path) -> None:
             style="yellow",
         )
     tokens = f", {report.rates['model_tokens']:,.0f} tokens/s a core" if report.tokens else ""
+    if report.shards:
+        console.print(
+            f"merged from {report.shards['count']} shards; the longest took:", style="dim"
+        )
     console.print(
         f"{report.wall_seconds:,.1f} s, {report.records_per_second:,.0f} records/s with "
         f"{report.workers} worker{'s' * (report.workers != 1)}{tokens}, peak memory "

@@ -589,9 +589,9 @@ def test_resuming_gives_the_tail(
 def naive_slices(sizes: list[int], chunk_rows: int, chunk_bytes: int) -> list[int]:
     """Rows of each chunk, the slow way."""
     slices, rows, held = [], 0, 0
-    for size in sizes:
+    for row, size in enumerate(sizes):
         rows, held = rows + 1, held + size
-        if rows == chunk_rows or held >= chunk_bytes:
+        if (row + 1) % chunk_rows == 0 or held >= chunk_bytes:
             slices.append(rows)
             rows, held = 0, 0
     return [*slices, rows] if rows else slices

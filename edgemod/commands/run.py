@@ -91,6 +91,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="In the review queue, [email], [phone] ... for the personal data that is found.",
 )
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Do share I (from 1) of N only; 'edgemod merge' puts the shares together.",
+)
 @click.option("--restart", is_flag=True, help="Throw away an earlier run in OUT and begin anew.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved plan as JSON and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
@@ -171,6 +176,34 @@ def triage(
         click.echo(json.dumps(report.to_json(), indent=2))
     if finished:
         click.echo("nothing to do: this run was complete. What it reported:", err=True)
+    screen.summary(report, out)
+
+
+@click.command()
+@click.argument(
+    "shards", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SHARD..."
+)
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="OUT",
+    help="Folder for decisions, review queue and report of the whole run.",
+)
+@click.option("--restart", is_flag=True, help="Throw away an earlier run in OUT and begin anew.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+def merge(shards: tuple[Path, ...], out: Path, restart: bool, as_json: bool) -> None:
+    """Put the shards of a run together: what 'triage' without --shard would have written.
+
+    SHARD is the OUT of 'triage --shard I/N'; all N are needed, in any order. The queue is ranked,
+    and a review budget applied, over all of them. The same command goes on after a kill.
+    """
+    from edgemod import merging, screen
+
+    report = merging.merge(shards, out, restart=restart)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2))
     screen.summary(report, out)
 
 

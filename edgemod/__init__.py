@@ -31,6 +31,7 @@ _HOME = {
     "merge": "merging",
     "score": "scoring",
     "triage": "pipeline",
+    "verify": "verifying",
 }
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "merge",
     "score",
     "triage",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from edgemod.report import RunReport
     from edgemod.scoring import Score, filter_scores, score
     from edgemod.triager import Triager
+    from edgemod.verifying import verify
     from edgemod.words import CATEGORIES, OUTPUTS
 
 

@@ -29,6 +29,7 @@ def cli() -> None:
 for command in (
     run.triage,
     run.merge,
+    run.verify,
     run.score,
     run.inspect,
     measure.evaluate,

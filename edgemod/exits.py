@@ -1,6 +1,7 @@
 """How a process ends: errors to messages on stderr and exit codes.
 
-Exit codes: 0 done, 1 an edgemod error, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 an edgemod error, 2 wrong usage, 3 files of a run are not those that it wrote
+(``verify``), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import click
 
 from edgemod.errors import EdgemodError
 
+DIFFERENT = 3
 INTERRUPTED = 130
 
 _UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

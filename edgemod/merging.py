@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgemod import parts, review, run_folder, shards, worker
+from edgemod import parts, review, run_folder, shards, verifying, worker
 from edgemod.errors import InputError, RunError
 from edgemod.pipeline import code_version
 from edgemod.report import RunReport
@@ -42,19 +42,22 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, restart: bool = Fal
         plan = document["plan"]
         for name in ("decisions", *(["scores"] if plan["keep_scores"] else [])):
             run_folder.empty(out / name)
-        total, cost, queued, chunks = Tally(), _Cost(), [], 0
+        total, cost, queued = Tally(), _Cost(), []
+        digests: dict[str, str] = {}
         for folder in found:
             cost.add(run_folder.read_report(folder))
-            for index, tally in _chunks(folder):
+            for index, tally, digest in _chunks(folder):
                 rows, _, decisions = worker.files(folder, index)
-                parts.place(decisions, worker.files(out, chunks)[2])
+                number = len(digests)
+                part = worker.files(out, number)[2]
+                parts.place(decisions, part)
                 if plan["keep_scores"]:
-                    scores = worker.scores_file(folder, index), worker.scores_file(out, chunks)
+                    scores = worker.scores_file(folder, index), worker.scores_file(out, number)
                     parts.place(*scores)
+                digests[part.name] = digest
                 if tally.reviews:
                     queued.append(rows)
                 total.add(tally)
-                chunks += 1
         queue = review.export(
             queued, out / "review", format=plan["review_format"], budget=plan["review_budget"]
         )
@@ -72,7 +75,8 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, restart: bool = Fal
             peak_bytes=cost.greatest["peak_memory_bytes"],
             shards=cost.to_json(),
         )
-        run_folder.finish(out, document, report, chunks)
+        sealed = verifying.seal(out, plan, digests, queue.files)
+        run_folder.finish(out, document, report, len(digests), sealed)
         return report
 
 
@@ -155,16 +159,21 @@ def _document(shard: Path) -> dict[str, Any]:
     return {name: {**state, **whole}[name] for name in kept}
 
 
-def _chunks(folder: Path) -> Iterator[tuple[int, Tally]]:
-    """Number and tally of each chunk of a shard. Raises RunError where one is gone or damaged."""
+def _chunks(folder: Path) -> Iterator[tuple[int, Tally, str]]:
+    """Number, tally and digest of decisions of each chunk of a shard.
+
+    Raises RunError where one is gone, or its decisions are not those that the shard wrote.
+    """
     state = run_folder.finished_state(folder)
     following = run_folder.first_chunk(state)
     end = following + state["chunks"]
     for index, tally in run_folder.done(folder, keep_scores=state["plan"]["keep_scores"]):
-        if index != following:
+        part = worker.files(folder, index)[2]
+        digest = verifying.digest(part)
+        if index != following or state.get("digests", {}).get(f"decisions/{part.name}") != digest:
             break
         following += 1
-        yield index, tally
+        yield index, tally, digest
     if following == end:
         return
     raise RunError(

@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import edgemod
-from edgemod import formats, privacy, records, review, run_folder, shards, sources, worker
+from edgemod import (
+    formats,
+    privacy,
+    records,
+    review,
+    run_folder,
+    shards,
+    sources,
+    verifying,
+    worker,
+)
 from edgemod.columns import check_columns
 from edgemod.crew import Crew, Setup
 from edgemod.errors import InputError, RunError
@@ -375,7 +385,10 @@ def _run(
             resumed_chunks=len(done),
             peak_bytes=crew.peak_bytes() + worker.peak_bytes(),
         )
-        run_folder.finish(out, plan.document(), report, len(kept))
+        written = [worker.files(out, index)[2] for index in sorted(kept)]
+        digests = {part.name: verifying.digest(part) for part in written}
+        sealed = verifying.seal(out, plan.identity, digests, queue.files)
+        run_folder.finish(out, plan.document(), report, len(kept), sealed)
         return report
 
 

@@ -228,10 +228,15 @@ def _short(value: Any) -> str:
     return text[:12] if len(text) == 64 else text
 
 
-def finish(out: Path, document: dict[str, Any], report: RunReport, chunks: int) -> None:
-    """Write the report, then that the run is complete, then throw away what it no longer needs."""
+def finish(
+    out: Path, document: dict[str, Any], report: RunReport, chunks: int, sealed: dict[str, Any]
+) -> None:
+    """Write the report, then that the run is complete, then throw away what it no longer needs.
+
+    ``sealed``: what verifying.py is to find again.
+    """
     write_bytes(out / "report.json", _json(report.to_json()))
-    _write_state(out, document, "complete", chunks)
+    _write_state(out, {**document, **sealed}, "complete", chunks)
     _remove_work(out, document)
 
 

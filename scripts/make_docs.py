@@ -22,7 +22,8 @@ def page() -> str:
         "",
         "Written by `make docs` from `--help`; edit the commands, not this page.",
         "",
-        "Exit codes: 0 done, 1 an edgemod error, 2 wrong usage, 130 interrupted.",
+        "Exit codes: 0 done, 1 an edgemod error, 2 wrong usage, 3 what `verify` found differs, "
+        "130 interrupted.",
         "",
     ]
     for name, command in _commands("edgemod", cli):

@@ -18,6 +18,19 @@ def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dump(tmp_path_factory.mktemp("dump") / "dump.parquet", 600)
 
 
+@pytest.fixture(scope="module")
+def one_process() -> Iterator[None]:
+    """Runs without a language model work in this process: nothing has to start."""
+    from edgemod import pipeline
+    from edgemod.triager import Triager
+    from one_process import OneProcess
+
+    with pytest.MonkeyPatch.context() as patch, Triager(None, None) as triager:
+        patch.setattr(OneProcess, "triager", triager, raising=False)
+        patch.setattr(pipeline, "Crew", OneProcess)
+        yield
+
+
 @pytest.fixture(scope="session")
 def triager() -> Iterator[Triager]:
     """The default policy, filter and language model, loaded once."""

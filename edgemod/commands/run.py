@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from edgemod import exits
 from edgemod.commands.options import grouped, with_models, with_text, with_workers
 from edgemod.errors import OutputError
 
@@ -205,6 +206,35 @@ def merge(shards: tuple[Path, ...], out: Path, restart: bool, as_json: bool) -> 
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
     screen.summary(report, out)
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path), metavar="OUT")
+@click.option("--head", metavar="HEX", help="The head of the chain that was noted earlier.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON on stdout.")
+def verify(out: Path, head: str | None, as_json: bool) -> None:
+    """Check that decisions and review queue of a finished run are as it wrote them.
+
+    Reads every file of decisions/ and review/ again, names those that were altered, are missing
+    or were added, and exits 3 if there are any. Prints the head of the chain over the decisions.
+    Note it elsewhere: a chain inside OUT proves nothing against somebody who rewrites all of it.
+    """
+    from edgemod import screen, verifying
+
+    found = verifying.verify(out, head=head)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        for how in ("altered", "missing", "added"):
+            for name in getattr(found, how):
+                click.echo(f"{how}: {screen.printable(name)}")
+        if not found.noted:
+            click.echo("the head is not the one given: these are not the decisions it was noted of")
+        click.echo(f"checked {found.checked} files of decisions/ and review/", nl=False)
+        click.echo(": all are as the run wrote them" if found.sound else "")
+        click.echo(f"head {found.head}")
+    if not found.sound:
+        sys.exit(exits.DIFFERENT)
 
 
 @click.command()

@@ -1,0 +1,43 @@
+"""A crew for tests of what is around it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from types import SimpleNamespace
+from typing import Any
+
+from edgemod import worker
+from edgemod.crew import Setup
+from edgemod.records import Chunk
+from edgemod.tally import Tally
+from edgemod.triager import Triager
+
+
+class OneProcess:
+    """A crew of one worker in this process: as the real one, but for its start."""
+
+    triager: Triager
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = asdict(setup)
+
+    def first(self) -> Any:
+        calibration = self.triager.calibration
+        return SimpleNamespace(
+            fingerprints=self.triager.fingerprints(),
+            note=calibration.note,
+            certificate=calibration.certificate,
+            max_text_bytes=self.triager.policy.max_text_bytes,
+        )
+
+    def triage(self, chunk: Chunk) -> Tally:
+        told = worker._triage(self.triager, chunk, self._setup, "filter", os.getppid())
+        return Tally.from_json(json.loads(json.dumps(told)))
+
+    def peak_bytes(self) -> int:
+        return 1000
+
+    def stop(self) -> None:
+        pass

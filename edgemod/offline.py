@@ -77,6 +77,11 @@ def guard() -> Guard:
     return _held
 
 
+def held() -> str:
+    """Which guard holds this process; "none" where ``guard`` was not called."""
+    return _held or "none"
+
+
 def attestation(records: Mapping[str, int]) -> dict[str, Any]:
     """What report.json says of a run, from its records by the guard of the worker that did them.
 
@@ -89,7 +94,7 @@ def attestation(records: Mapping[str, int]) -> dict[str, Any]:
     return {
         "guard": weakest,
         "records": dict(records),
-        "parent": _held or "none",
+        "parent": held(),
         "meaning": "of the worker processes: " + MEANING.get(weakest, "nothing is known of them"),
     }
 

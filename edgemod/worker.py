@@ -180,7 +180,7 @@ def _triage(
     from edgemod.parts import write_bytes, write_part
 
     decisions, tally, scores = triager.triage_chunk(chunk, effort)
-    tally.offline[offline.guard()] = tally.records
+    tally.offline[offline.held()] = tally.records
     pending = review.pending(chunk, decisions, triager.policy)
     if setup["redact_pii"]:
         pending = privacy.redact(pending)

@@ -39,6 +39,7 @@ for command in (
     policies.policy,
     machine.model,
     machine.doctor,
+    machine.bench,
     machine.completion,
 ):
     cli.add_command(command)

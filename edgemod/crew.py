@@ -101,6 +101,10 @@ class Crew:
         """The sum of the workers' greatest resident memory, bytes (shared pages counted twice)."""
         return sum(self._peaks.values())
 
+    def at_work(self) -> int:
+        """How many workers have done a chunk, those that died since included."""
+        return len(self._peaks)
+
     def stop(self) -> None:
         """End every worker at once. Parts are atomic, so nothing half-written remains."""
         with self._lock:

@@ -46,7 +46,10 @@ _SHOWN_FILES: Final = 3
 
 @dataclass(frozen=True)
 class Progress:
-    """A chunk is done: records so far (also in earlier sessions of the run) and in all."""
+    """A chunk is done: records so far (also in earlier sessions of the run) and in all.
+
+    ``workers``: processes that have done a chunk in this session; those that start yet have not.
+    """
 
     chunk: int
     records: int
@@ -54,6 +57,7 @@ class Progress:
     settled: int
     review: int
     seconds: float
+    workers: int
 
 
 @dataclass(frozen=True)
@@ -429,6 +433,7 @@ def _triage_chunks(
                     total.records - total.reviews,
                     total.reviews,
                     time.monotonic() - began,
+                    crew.at_work(),
                 )
             )
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from edgemod.checkup import Finding
     from edgemod.evaluation import Evaluation
     from edgemod.explain import Explanation
+    from edgemod.figures import Benchmark, Figure, Ratio
     from edgemod.inspection import Inspection
     from edgemod.metrics import Estimate
     from edgemod.policy import Policy, Thresholds
@@ -602,6 +603,43 @@ def findings(found: Sequence[Finding]) -> None:
     _Console().print(table)
 
 
+def benchmark(found: Benchmark, against: tuple[Sequence[Ratio], Sequence[str]] | None) -> None:
+    """What a benchmark measured, and how that compares with another, on stdout."""
+    console = _Console()
+    sample, machine = found.sample, found.machine
+    console.print(
+        f"{_shown(machine['processor'])}, {machine['cores']} usable cores; {sample['records']:,} "
+        f"records ({sample['draw']}), {sample['characters'] / sample['texts']:,.0f} characters a "
+        f"text, {sample['format']}"
+    )
+    ratios = {one.figure.key: one for one in against[0]} if against else {}
+    table = _table(
+        "stage", "step", "measured", "unit", "per", "which", *["ratio", ""][: 2 * bool(against)]
+    )
+    for figure in found.figures:
+        which = f"{figure.statistic} of {figure.count:,}"
+        cells = [figure.stage, figure.step, *_measured(figure), figure.per, which]
+        if one := ratios.get(figure.key):
+            cells += [f"{one.ratio:.2f}", one.verdict]
+        table.add_row(*cells)
+    console.print(table)
+    console.print(f"energy: {_shown(found.energy) or 'of the whole machine'}", style="dim")
+    for note in found.notes:
+        console.print(_shown(note), style="yellow")
+    for difference in against[1] if against else ():
+        console.print(f"not the same: {_shown(difference)}", style="yellow")
+    console.print(f"[bold]--workers {found.workers}[/]: {_shown(found.why)}")
+
+
+def _measured(figure: Figure) -> tuple[str, str]:
+    value, unit = figure.value, figure.unit
+    if figure.statistic == "share":
+        return f"{value:.1%}", unit
+    if unit.startswith("bytes"):
+        value, unit = value / 1e6, unit.replace("bytes", "MB", 1)
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}", unit
+
+
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
@@ -621,6 +659,8 @@ def _table(*columns: str) -> Table:
             "clear",
             "flag",
             "review",
+            "measured",
+            "ratio",
         }
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     return table

@@ -174,10 +174,7 @@ def _start(setup: dict[str, Any]) -> Triager:
 def _triage(
     triager: Triager, chunk: Chunk, setup: dict[str, Any], effort: Effort, parent: int
 ) -> dict[str, Any]:
-    import pyarrow as pa
-
     from edgemod import kept_scores, privacy, review
-    from edgemod.parts import write_bytes, write_part
 
     decisions, tally, scores = triager.triage_chunk(chunk, effort)
     tally.offline[offline.held()] = tally.records
@@ -187,18 +184,35 @@ def _triage(
     document = tally.to_json()
     if os.getppid() != parent:  # the run is gone; another may own the folder by now
         raise SystemExit(0)
-    out = Path(setup["out"])
-    queue, numbers, part = files(out, chunk.index)
+    kept = None
+    if setup["keep_scores"]:
+        kept = kept_scores.table(chunk, scores, triager.reading())
+    write_chunk(Path(setup["out"]), chunk.index, decisions, pending, document, kept)
+    return document
+
+
+def write_chunk(
+    out: Path,
+    index: int,
+    decisions: pa.RecordBatch,
+    pending: pa.Table,
+    document: dict[str, Any],
+    scores: pa.Table | None = None,
+) -> None:
+    """Write a chunk's review rows, tally, scores if any and, last, decisions. Raises OutputError."""
+    import pyarrow as pa
+
+    from edgemod.parts import write_bytes, write_part
+
+    queue, numbers, part = files(out, index)
     if pending.num_rows:
         write_part(pending, queue)
     else:
         queue.unlink(missing_ok=True)  # of an attempt that died before its part
     write_bytes(numbers, json.dumps(document).encode())
-    if setup["keep_scores"]:
-        kept = kept_scores.table(chunk, scores, triager.reading())
-        write_part(kept, scores_file(out, chunk.index))
+    if scores is not None:
+        write_part(scores, scores_file(out, index))
     write_part(pa.Table.from_batches([decisions]), part)
-    return document
 
 
 def peak_bytes() -> int:

@@ -1,13 +1,17 @@
-"""What is on this machine: ``model``, ``doctor`` and ``completion``."""
+"""What is on this machine: ``model``, ``doctor``, ``bench`` and ``completion``."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
+
+from edgemod.commands.options import with_models, with_text
 
 
 @click.group()
@@ -95,6 +99,94 @@ def doctor(as_json: bool) -> None:
         screen.findings(findings)
     if not all(finding.ok for finding in findings):
         sys.exit(1)
+
+
+@click.command()
+@click.argument("source", metavar="INPUT")
+@with_text
+@click.option(
+    "--conversation-column",
+    "conversation",
+    metavar="NAME",
+    help="Column that holds a list of messages instead of a text.",
+)
+@with_models
+@click.option(
+    "--records",
+    "sample",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Records of INPUT to measure on.",
+)
+@click.option(
+    "--draw",
+    type=click.Choice(["first", "spread"]),
+    default="first",
+    show_default=True,
+    help="Its first records, or records spread evenly over it, which reads all of it.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 512),
+    metavar="N",
+    multiple=True,
+    help="Number of workers to try; repeat for several. Default: from 1 to the usable cores.",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Measure everything N times and keep the best.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the figures as JSON. They hold no text.",
+)
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Compare with figures that -o wrote: earlier, or on another machine.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of tables.")
+def bench(
+    source: str,
+    model: str,
+    out: Path | None,
+    against: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Measure how fast this machine triages a sample of INPUT, and how many workers it wants.
+
+    INPUT is a Parquet, CSV or JSONL file, a folder of them or a glob. Takes about a minute. The
+    sample is copied to a temporary folder, which is removed at the end.
+    """
+    from edgemod import benchmark, figures, parts, screen
+
+    def tell(step: str) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"measuring: {step}", err=True)
+
+    # An end by SIGTERM, too, is to remove the sample.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    old = figures.Benchmark.load(against) if against else None
+    chosen = None if model == "none" else model
+    found = benchmark.bench(source, model=chosen, on_step=tell, **options)
+    document = json.dumps(found.to_json(), indent=2)
+    if out:
+        parts.write_bytes(out, document.encode())
+    if as_json:
+        click.echo(document)
+    else:
+        screen.benchmark(found, figures.compare(found, old) if old else None)
 
 
 @click.command()

@@ -1,26 +1,39 @@
-"""The parent's side of the worker processes: start them, ask them, replace those that die."""
+"""The parent's side of the workers: start them, ask them, replace those that die or hang."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any, Final
 
-from edgemod import errors, worker
-from edgemod.errors import RunError
-from edgemod.records import Chunk
-from edgemod.tally import Tally
+import numpy as np
+import numpy.typing as npt
 
-EFFORTS: Final = ("all", "all", "filter", "nothing")
-"""Attempts at one chunk, each in a fresh worker: a death may be chance, or a text's doing. The
-last scores nothing, so that the chunk's records reach review and the run goes on."""
+from edgemod import errors, quarantine, worker
+from edgemod.errors import RunError
+from edgemod.records import CHUNK_BYTES, Chunk
+from edgemod.tally import Tally
+from edgemod.words import Status
+
+STALL_SECONDS: Final = 600.0
+"""Seconds without a sign of progress after which a worker is taken to hang. The slowest step that
+gives none is one call of the language model: 1,024 tokens of a guard, which a model of 7 billion
+parameters on one old core reads in five minutes."""
+
+_LOADING: Final = 6
+"""Times as long a worker may load: it reads and hashes the models, and may compile the kernels."""
+
+_STARTS: Final = 3
+"""Attempts to start one worker: that a start dies may be chance, or for want of memory just now."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +53,52 @@ class Setup:
 class Crew:
     """The worker processes of a run: started when first needed, replaced when they die."""
 
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
+    def __init__(self, setup: Setup, stall_seconds: float = STALL_SECONDS) -> None:
+        self._setup, self._stall_seconds = setup, stall_seconds
         self._idle: SimpleQueue[Worker] = SimpleQueue()
         self._all: list[Worker] = []
         self._lock = threading.Lock()
-        self._stopped = False
+        self._stopped = threading.Event()
         self._first: Worker | None = None
         self._peaks: dict[Worker, int] = {}
 
     def first(self) -> Worker:
         """The first worker, which also tells the fingerprints of what it loaded."""
         if self._first is None:
-            self._first = self._start()
+            threading.Thread(target=self._watch, daemon=True).start()
+            self._first = self._start(Counter())
             self._idle.put(self._first)
         return self._first
 
-    def _start(self) -> Worker:
-        with self._lock:
-            if self._stopped:
-                raise RunError("the run was stopped")
-            made = Worker(self._setup)
-            self._all.append(made)
-        made.wait_ready()
+    def _watch(self) -> None:
+        """Kill workers that hang.
+
+        Seconds are counted here, not read from a clock: while the machine sleeps, or the run is
+        suspended, none pass.
+        """
+        while not self._stopped.wait(1):
+            for one in [*self._all]:
+                one.tick()
+
+    def _start(self, lost: Counter[str]) -> Worker:
+        """A fresh worker, ready; adds to ``lost`` those that ended while they loaded."""
+        for _ in range(_STARTS):
+            with self._lock:
+                if self._stopped.is_set():
+                    raise RunError("the run was stopped")
+                made = Worker(self._setup)
+                self._all.append(made)
+            told = made.wait_ready(self._stall_seconds * _LOADING)
+            if told is None:
+                break
+            made.stop()
+            lost[told] += 1
+        else:
+            raise RunError(
+                f"a worker process could not start: {told}",
+                where="edgemod.worker",
+                fix="Run 'edgemod doctor' to see what is missing.",
+            )
         if self._first is not None and made.fingerprints != self._first.fingerprints:
             raise RunError(
                 "the policy or a model changed while the run was going on",
@@ -71,31 +107,71 @@ class Crew:
             )
         return made
 
-    def _take(self) -> Worker:
+    def _take(self, lost: Counter[str]) -> Worker:
         """An idle worker or a new one; never more than there are threads that ask."""
         try:
             return self._idle.get_nowait()
         except Empty:
-            return self._start()
+            return self._start(lost)
 
     def triage(self, chunk: Chunk) -> Tally:
-        """One chunk, with less effort each time its worker dies or fails; see ``EFFORTS``."""
-        current = self._take()
-        for effort in EFFORTS:
-            answer = current.ask(chunk, effort)
-            if "tally" in answer:
-                self._peaks[current] = answer["peak_bytes"]
-                self._idle.put(current)
-                return Tally.from_json(answer["tally"])
-            if answer["kind"] == "OutputError":  # trying again would not make room
-                raise errors.from_json(answer)
-            current.stop()
-            current = self._start()
+        """One chunk, whatever its records do to workers; its tally has the workers it has cost.
+
+        A worker that dies, hangs or meets an unexpected exception may be chance: the chunk is
+        tried again in a fresh one. Then the records at fault are found, and the chunk is done
+        without them. Raises what says that the set-up is wrong: an edgemod error of a worker.
+        """
+        lost: Counter[str] = Counter()
+        for current in (self._take, self._start):
+            tally = self._attempt(current(lost), chunk, lost)
+            if tally is not None:
+                return tally
+        for rest in self._rests(chunk, lost):
+            tally = self._attempt(self._start(lost), rest, lost)
+            if tally is not None:
+                return tally
         raise RunError(
-            f"chunk {chunk.index} cannot be written: {_told(answer)}",
+            f"chunk {chunk.index} cannot be written: {', '.join(lost)}",
             where=self._setup.out,
             fix="Everything before it is kept. Please report this with the places named above.",
         )
+
+    def _rests(self, chunk: Chunk, lost: Counter[str]) -> Iterator[Chunk]:
+        """What to try of a chunk that has failed twice, each with less left to fail."""
+        units = quarantine.alike(chunk, self.first().reads_context)
+
+        def rows(some: Sequence[int]) -> npt.NDArray[np.int64]:
+            return np.concatenate([np.zeros(0, np.int64), *(units[i] for i in some)])
+
+        def fails(some: Sequence[int]) -> bool:
+            part = quarantine.only(chunk, rows(some))
+            return self._attempt(self._start(lost), part, lost, keep=False) is None
+
+        crashed, suspect = (
+            rows(some) for some in quarantine.search(len(units), fails, quarantine.TRIALS)
+        )
+        for text in (True, True, False):  # the first may fail by chance
+            rest = quarantine.without(chunk, suspect, Status.failed, text=text)
+            yield quarantine.without(rest, crashed, Status.crashed, text=text)
+        yield quarantine.without(chunk, rows(range(len(units))), Status.failed)
+
+    def _attempt(
+        self, current: Worker, chunk: Chunk, lost: Counter[str], *, keep: bool = True
+    ) -> Tally | None:
+        """A chunk's tally, or None and one more in ``lost``; ``keep``: files and worker."""
+        limit = self._stall_seconds * (1 + chunk.texts.nbytes / CHUNK_BYTES)
+        answer = current.ask(chunk, lost, keep, limit)
+        if "tally" in answer and keep:
+            self._peaks[current] = answer["peak_bytes"]
+            self._idle.put(current)
+        else:
+            current.stop()
+        if "tally" in answer:
+            return Tally.from_json(answer["tally"])
+        if "state" in answer:  # trying again would not make room, nor mend a model
+            raise errors.from_json(answer)
+        lost[_told(answer)] += 1
+        return None
 
     def peak_bytes(self) -> int:
         """The sum of the workers' greatest resident memory, bytes (shared pages counted twice)."""
@@ -108,7 +184,7 @@ class Crew:
     def stop(self) -> None:
         """End every worker at once. Parts are atomic, so nothing half-written remains."""
         with self._lock:
-            self._stopped = True
+            self._stopped.set()
             for one in self._all:
                 one.stop()
 
@@ -130,38 +206,61 @@ class Worker:
         self.note = ""
         self.certificate: dict[str, Any] | None = None
         self.max_text_bytes = 0
+        self.reads_context = False
+        # Only tick() counts, and only _exchange() says from when and up to where.
+        self._now, self._since, self._limit = 0, 0, math.inf
+        self._hung = False
 
-    def wait_ready(self) -> None:
-        """Load the models; raises the error the worker met."""
-        answer = self._exchange(asdict(self._setup), ())
+    def tick(self) -> None:
+        """A second has passed: if the worker owes a sign of progress for too long, kill it."""
+        self._now += 1
+        if self._now - self._since > self._limit:
+            self._hung = True
+            self._process.kill()
+
+    def wait_ready(self, limit: float) -> str | None:
+        """Load the models: None, or what ended the worker; raises the edgemod error it met."""
+        answer = self._exchange(asdict(self._setup), (), limit)
+        if "state" in answer:
+            raise errors.from_json(answer)
         if "fingerprints" not in answer:
-            raise (
-                errors.from_json(answer)
-                if "state" in answer
-                else RunError(
-                    f"a worker process could not start: {_told(answer)}",
-                    where="edgemod.worker",
-                    fix="Run 'edgemod doctor' to see what is missing.",
-                )
-            )
+            return _told(answer)
         self.fingerprints, self.note = answer["fingerprints"], answer["note"]
         self.max_text_bytes = answer["max_text_bytes"]
         self.certificate = answer["certificate"]
+        self.reads_context = answer["reads_context"]
+        return None
 
-    def ask(self, chunk: Chunk, effort: str) -> dict[str, Any]:
-        """Triage one chunk: the worker's answer, or what is known of its death."""
-        header = {"chunk": chunk.index, "effort": effort}
-        return self._exchange(header, (chunk.records, chunk.texts))
+    def ask(self, chunk: Chunk, lost: Counter[str], keep: bool, limit: float) -> dict[str, Any]:
+        """Triage one chunk: the worker's answer, or what is known of its end.
 
-    def _exchange(self, header: dict[str, Any], batches: Sequence[Any]) -> dict[str, Any]:
+        ``lost``: the workers the chunk has cost, for its tally; ``keep``: write its files;
+        ``limit``: seconds without a sign of progress.
+        """
+        header = {"chunk": chunk.index, "lost": lost, "keep": keep}
+        return self._exchange(header, (chunk.records, chunk.texts), limit)
+
+    def _exchange(
+        self, header: dict[str, Any], batches: Sequence[Any], limit: float
+    ) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._since, self._limit = self._now, limit
         try:
             worker.send(self._process.stdin, header, batches)
-            return worker.receive(self._process.stdout)[0]
+            while "alive" in (answer := worker.receive(self._process.stdout)[0]):
+                self._since = self._now
+            return answer
         except (EOFError, ValueError, OSError):
             self._process.kill()  # in case it lives and only its answer makes no sense
-            return {"kind": f"the worker process ended with status {self._process.wait()}"}
+            return {"kind": self._end(self._process.wait())}
+        finally:
+            self._limit = math.inf
+
+    def _end(self, status: int) -> str:
+        if self._hung:
+            return "killed because it hung"
+        return f"ended by signal {-status}" if status < 0 else f"ended with status {status}"
 
     def stop(self) -> None:
         """End the process now and reap it."""

@@ -234,6 +234,11 @@ class Encoder:
         """
         return self._llama.embed(np.concatenate((self._ends[:1], window, self._ends[1:])))
 
+    @property
+    def calls(self) -> int:
+        """Calls of the network that have returned."""
+        return self._llama.calls
+
     def self_test(self) -> float:
         """Return the most a score moves between a text alone and among neighbours, in log-odds.
 

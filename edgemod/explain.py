@@ -34,7 +34,7 @@ WORDS: Final = 10
 """Words told of, those first that add most."""
 _MOST_WORDS: Final = 400
 _MOST_CHARACTERS: Final = 20_000
-_FAILED: Final = (Status.failed.name, Status.model_failed.name)
+_FAILED: Final = (Status.failed.name, Status.model_failed.name, Status.crashed.name)
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,11 @@ class Guard:
         scores[counts == 0] = np.nan
         return ModelScores(scores, counts, tokens)
 
+    @property
+    def calls(self) -> int:
+        """Calls of the network that have returned."""
+        return self._llama.calls
+
     def self_test(self) -> float:
         """Return the most a score moves between a text alone and among neighbours, in log-odds.
 

@@ -112,9 +112,10 @@ class Llama:
     n_batch: int  # as opened by open_context: most tokens, sequences and rows of logits a call
     n_seq: int
     n_outputs: int
+    calls: int  # of the network that have returned
 
     def __init__(self, path: Path, *, vocab_only: bool = False) -> None:
-        self.path = path
+        self.path, self.calls = path, 0
         check_gguf(path)
         start()
         last_errors()
@@ -299,6 +300,7 @@ class Llama:
         if memory:
             c.llama_memory_clear(memory, False)
         status = (c.llama_decode if memory else c.llama_encode)(context, self._batch)
+        self.calls += 1
         vector = None if status else c.llama_get_embeddings_seq(context, 0)
         if not vector:
             raise ModelError(f"llama.cpp could not embed: {last_errors() or status}")
@@ -341,6 +343,7 @@ class Llama:
         self._batch.n_tokens = total
         self._wanted = 0
         status = c.llama_decode(self._context, self._batch)
+        self.calls += 1
         c.llama_memory_seq_rm(self._memory, self.n_seq, -1, -1)
         if status:
             reason = "no room left in the context" if status == 1 else last_errors() or status

@@ -42,10 +42,12 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, restart: bool = Fal
         plan = document["plan"]
         for name in ("decisions", *(["scores"] if plan["keep_scores"] else [])):
             run_folder.empty(out / name)
-        total, cost, queued = Tally(), _Cost(), []
+        total, cost, queued, crashed = Tally(), _Cost(), [], []
         digests: dict[str, str] = {}
         for folder in found:
-            cost.add(run_folder.read_report(folder))
+            told = run_folder.read_report(folder)
+            cost.add(told)
+            crashed += told.quarantined
             for index, tally, digest in _chunks(folder):
                 rows, _, decisions = worker.files(folder, index)
                 number = len(digests)
@@ -73,6 +75,7 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, restart: bool = Fal
             wall_seconds=cost.greatest["wall_seconds"],
             resumed_chunks=cost.resumed_chunks,
             peak_bytes=cost.greatest["peak_memory_bytes"],
+            quarantined=crashed,
             shards=cost.to_json(),
         )
         sealed = verifying.seal(out, plan, digests, queue.files)

@@ -50,6 +50,11 @@ class Model(Protocol):
         """What it is: only a guard reads contexts."""
         ...
 
+    @property
+    def calls(self) -> int:
+        """Calls of its network that have returned: while it grows, ``score`` gets on."""
+        ...
+
     def score(
         self,
         texts: pa.LargeStringArray,

@@ -22,10 +22,15 @@ ROW_GROUP_ROWS = 65_536
 
 
 def write_part(table: pa.Table, path: Path) -> None:
-    """Write a table as Parquet, as ``write_bytes`` does; equal tables give equal bytes.
+    """Write a table as ``encoded`` gives it, as ``write_bytes`` does. Raises OutputError."""
+    write_bytes(path, encoded(table))
 
-    How the table is cut into batches, and metadata of pandas, leave no trace. The encoded file is
-    held in memory: a part is one chunk. Raises OutputError.
+
+def encoded(table: pa.Table) -> pa.Buffer:
+    """A table as the bytes of a Parquet file, in memory: a part is one chunk.
+
+    Equal tables give equal bytes: how the table is cut into batches, and metadata of pandas,
+    leave no trace.
     """
     metadata = {k: v for k, v in (table.schema.metadata or {}).items() if k != b"pandas"}
     sink = pa.BufferOutputStream()
@@ -42,7 +47,7 @@ def write_part(table: pa.Table, path: Path) -> None:
         write_page_checksum=True,
         store_schema=True,
     )
-    write_bytes(path, sink.getvalue())
+    return sink.getvalue()
 
 
 def write_bytes(path: Path, data: bytes | pa.Buffer) -> None:
@@ -105,6 +110,22 @@ def replacing(path: Path) -> Iterator[Path]:
         if partial is not None:
             with suppress(OSError):
                 os.unlink(partial)
+
+
+def remove(*paths: Path) -> None:
+    """Remove files and folders, where they are. Raises OutputError."""
+    for path in paths:
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif os.path.lexists(path):  # a read-only file system refuses before it looks
+                path.unlink()
+        except OSError as error:
+            raise OutputError(
+                f"cannot be removed: {error.strerror}",
+                where=str(path),
+                fix="Make it writable for you, or name another folder with -o.",
+            ) from error
 
 
 def unfinished(folder: Path, *names: str) -> list[Path]:

@@ -32,11 +32,12 @@ from edgemod import (
     worker,
 )
 from edgemod.columns import check_columns
-from edgemod.crew import Crew, Setup
+from edgemod.crew import STALL_SECONDS, Crew, Setup
 from edgemod.errors import InputError, RunError
 from edgemod.records import Columns, Source
 from edgemod.report import RunReport
 from edgemod.tally import Tally
+from edgemod.words import Status
 
 CHUNK_ROWS: Final = 4096
 MAX_CHUNK_ROWS: Final = 1 << 20
@@ -128,6 +129,7 @@ class Options:
     pseudonymise: str | None = None
     redact_pii: bool = False
     shard: str | None = None
+    stall_seconds: float = STALL_SECONDS
 
 
 def triage(
@@ -153,6 +155,7 @@ def triage(
     pseudonymise: str | Path | None = None,
     redact_pii: bool = False,
     shard: str | None = None,
+    stall_seconds: float = STALL_SECONDS,
     restart: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     on_plan: Callable[[Plan], None] | None = None,
@@ -170,8 +173,10 @@ def triage(
     without the language model. ``pseudonymise``: a key file; ids of records, authors and threads
     become pseudonyms under it in all outputs (privacy.py). ``redact_pii``: placeholders for
     personal data in the texts of the review queue. ``shard``: "i/n" for the share number i (from
-    1) of n, each in an ``out`` of its own, for ``edgemod.merge`` to put together. ``restart``:
-    throw an earlier run in ``out`` away.
+    1) of n, each in an ``out`` of its own, for ``edgemod.merge`` to put together.
+    ``stall_seconds``: for so long (a chunk of 16 MB twice, a start six times as long) a worker may
+    give no sign of progress before it is taken to hang. ``restart``: throw an earlier run in
+    ``out`` away.
 
     The same call continues an interrupted run. Raises InputError, PolicyError, ModelError,
     CalibrationError, OutputError, and RunError where ``out`` holds another run or the plan
@@ -201,6 +206,7 @@ def triage(
         pseudonymise=None if pseudonymise is None else str(pseudonymise),
         redact_pii=redact_pii,
         shard=shard,
+        stall_seconds=stall_seconds,
     )
     _check(options)
     crew = _crew(options)
@@ -237,6 +243,7 @@ def _check(options: Options) -> None:
         (not 1 <= options.chunk_rows <= MAX_CHUNK_ROWS, f"chunk_rows is {options.chunk_rows}"),
         (options.workers < 1, f"workers is {options.workers}"),
         (budget is not None and budget < 0, f"review_budget is {budget}"),
+        (not options.stall_seconds > 0, f"stall_seconds is {options.stall_seconds}"),
         (options.review_format not in review.FORMATS, f"no format {options.review_format!r}"),
     ):
         if wrong:
@@ -245,17 +252,16 @@ def _check(options: Options) -> None:
 
 def _crew(options: Options) -> Crew:
     out = str(options.out.absolute())
-    return Crew(
-        Setup(
-            out,
-            options.policy,
-            options.model,
-            options.calibration,
-            options.overlay,
-            keep_scores=options.keep_scores,
-            redact_pii=options.redact_pii,
-        )
+    setup = Setup(
+        out,
+        options.policy,
+        options.model,
+        options.calibration,
+        options.overlay,
+        keep_scores=options.keep_scores,
+        redact_pii=options.redact_pii,
     )
+    return Crew(setup, options.stall_seconds)
 
 
 def usable_cores() -> int:
@@ -363,7 +369,12 @@ def _run(
         _triage_chunks(plan, options, crew, done, total, began, on_progress)
         for source in plan.sources:
             _check_unchanged(source)
-        kept = {index: (tally.records, tally.reviews) for index, tally in done_chunks()}
+        kept = {}
+        crashed = []
+        for index, tally in done_chunks():
+            kept[index] = tally.records, tally.reviews
+            if tally.counts["status"][Status.crashed.name]:
+                crashed += run_folder.with_status(out, index, Status.crashed)
         queue = review.export(
             [worker.files(out, index)[0] for index, (_, reviews) in kept.items() if reviews],
             out / "review",
@@ -388,6 +399,7 @@ def _run(
             wall_seconds=time.monotonic() - began,
             resumed_chunks=len(done),
             peak_bytes=crew.peak_bytes() + worker.peak_bytes(),
+            quarantined=crashed,
         )
         written = [worker.files(out, index)[2] for index in sorted(kept)]
         digests = {part.name: verifying.digest(part) for part in written}

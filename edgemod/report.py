@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, get_origin, get_type_hints
+from typing import Any, Final, get_origin, get_type_hints
 
 from edgemod import drift, offline
 from edgemod.review import ReviewSummary
 from edgemod.tally import Tally
+
+QUARANTINED: Final = 1000
+"""Quarantined records that a report names, at most."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class RunReport:
     this session over it.
     ``peak_memory_bytes``: the greatest resident memory of the parent and each worker, added up;
     pages they share are counted in each.
+    ``workers_lost``: worker processes that died, hung or failed, by what ended them, in all the
+    chunks. ``quarantined``: ``record_id``, ``source`` and ``source_row`` of the records with status
+    ``crashed``, the first ``QUARANTINED`` of them; ``failures`` counts all.
     ``certificate``: empty, or of the one that the calibration holds, the ``goal``, whether every
     claim of it ``holds``, the chance ``drift`` of texts like these if they come from where its
     labels came from (None: not tested; ``drift of strata``: of each, if it holds for strata), the
@@ -66,6 +72,8 @@ class RunReport:
     workers: int
     peak_memory_bytes: int
     resumed_chunks: int
+    workers_lost: dict[str, int]
+    quarantined: list[dict[str, Any]]
     plan: dict[str, Any]
     calibration_note: str
     certificate: dict[str, Any]
@@ -88,6 +96,7 @@ class RunReport:
         resumed_chunks: int,
         peak_bytes: int,
         shards: dict[str, Any] | None = None,
+        quarantined: list[dict[str, Any]],
     ) -> RunReport:
         """The report of a finished run from the sum of its chunks' tallies."""
         counts = {
@@ -134,6 +143,8 @@ class RunReport:
             workers=workers,
             peak_memory_bytes=peak_bytes,
             resumed_chunks=resumed_chunks,
+            workers_lost=dict(tally.lost),
+            quarantined=quarantined[:QUARANTINED],
             plan=identity,
             calibration_note=note,
             certificate=_standing(certificate, tally, by_stratum=identity["columns"]["stratum"]),

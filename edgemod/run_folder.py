@@ -17,19 +17,20 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from edgemod import worker
 from edgemod.errors import OutputError, RunError
-from edgemod.parts import clean_parts, make_folder, unfinished, write_bytes
+from edgemod.parts import clean_parts, make_folder, remove, unfinished, write_bytes
 from edgemod.report import RunReport
 from edgemod.tally import Tally
+from edgemod.words import Status
 
 _FILES: Final = ("run.json", "report.json")
 _FOLDERS: Final = ("decisions", "review", "scores", "work")
@@ -74,7 +75,7 @@ def open_run(out: Path, document: dict[str, Any], restart: bool) -> RunReport | 
     elif state is not None and state["status"] == "complete":
         return _complete(out, state)
     if restart or (state and state["status"] == "restarting"):
-        _remove(out / "report.json", *(out / name for name in _FOLDERS))
+        remove(out / "report.json", *(out / name for name in _FOLDERS))
     _write_state(out, document, "running")
     try:
         for name in _written(document):
@@ -145,28 +146,12 @@ def read_report(out: Path) -> RunReport:
 def _remove_work(out: Path, state: dict[str, Any]) -> None:
     """Throw away what a complete run no longer needs. A shard's is for the merge."""
     if state["plan"].get("shard") is None:
-        _remove(out / "work")
+        remove(out / "work")
 
 
 def empty(folder: Path) -> None:
     """Remove every file in a folder. Raises OutputError."""
-    _remove(*folder.iterdir())
-
-
-def _remove(*paths: Path) -> None:
-    """Remove files and folders, where they are. Raises OutputError."""
-    for path in paths:
-        try:
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif os.path.lexists(path):  # a read-only file system refuses before it looks
-                path.unlink()
-        except OSError as error:
-            raise OutputError(
-                f"cannot be removed: {error.strerror}",
-                where=str(path),
-                fix="Make it writable for you, or name another folder with -o.",
-            ) from error
+    remove(*folder.iterdir())
 
 
 def _read_json(path: Path, fix: str) -> Any:
@@ -286,6 +271,18 @@ def _rows(part: Path) -> int | None:
     except (OSError, pa.ArrowException):
         return None
     return rows
+
+
+def with_status(out: Path, index: int, status: Status) -> list[dict[str, Any]]:
+    """The records of a chunk that is done with a status: record_id, source and source_row each."""
+    part = worker.files(out, index)[2]
+    try:
+        with part.open("rb") as stream:
+            rows = pq.read_table(stream, columns=["record_id", "source", "source_row", "status"])
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(part, "run the same command again") from error
+    found = rows.filter(pc.equal(rows["status"].cast(pa.string()), status.name))
+    return list(found.drop_columns("status").to_pylist())
 
 
 def complete_state(out: Path) -> dict[str, Any]:

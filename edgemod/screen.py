@@ -68,6 +68,7 @@ _OFFLINE: Final = {
     "seccomp": "the kernel kept every worker off the network (seccomp)",
     "audit hook": "Python kept every worker off the network; the kernel did not",
 }
+_SHOWN_RECORDS = 3
 _COLOURS = {"clear": "green", "flag": "red", "review": "yellow"}
 
 
@@ -103,6 +104,12 @@ def summary(report: RunReport, out: Path) -> None:
         console.print(categories)
     for status, count in report.failures.items():
         console.print(f"to review as {status}: {count:,}", style="yellow")
+    if report.workers_lost:
+        how = ", ".join(f"{count:,} {what}" for what, count in report.workers_lost.items())
+        console.print(f"workers lost and replaced: {_shown(how)}", style="yellow")
+    for row in report.quarantined[:_SHOWN_RECORDS]:
+        where = f"{row['record_id']} ({row['source']}, row {row['source_row']})"
+        console.print(f"quarantined (report.json names all): {_shown(where)}", style="yellow")
     if report.review["left_behind"]:
         console.print(
             f"review budget: {report.review['exported']:,} exported, "

@@ -58,6 +58,7 @@ def measure(
     them; ``say`` is told of each stage. A rate is the best of ``repeats``, or of more where a step
     is short. Raises InputError where no record can be scored.
     """
+    without = Triager(**{**models, "model": None}, trial=True)  # for all but the language model
     with Triager(**models) as triager, _one_core():
         sources = records.discover([file])
         columns = records.resolve_columns(sources, **named)
@@ -79,7 +80,7 @@ def measure(
             )
         ]
         say("filter")
-        figures += _filter(triager, read, texts, repeats)
+        figures += _filter(without, read, texts, repeats)
         notes = []
         if triager.model is not None:
             say("model")
@@ -87,7 +88,7 @@ def measure(
             figures += of_model
             notes += [note] if note else []
         say("writing")
-        figures += _writing(triager, read, folder, repeats)
+        figures += _writing(without, read, folder, repeats)
         facts = {
             "digest": _digest(texts),
             "format": sources[0].format,
@@ -152,7 +153,7 @@ def _filter(
     def decide() -> tuple[float, Tally]:
         began, tally = time.perf_counter(), Tally()
         for chunk in chunks:
-            tally.add(triager.triage_chunk(chunk, "filter")[1])
+            tally.add(triager.triage_chunk(chunk).tally)
         return time.perf_counter() - began, tally
 
     tries: list[tuple[float, Tally]] = []
@@ -239,7 +240,7 @@ def _model(triager: Triager, chunks: Sequence[Chunk], repeats: int) -> tuple[lis
             watched.forget()
         tally = Tally()
         for chunk in chunks:
-            tally.add(triager.triage_chunk(chunk)[1])
+            tally.add(triager.triage_chunk(chunk).tally)
         tallies.append(tally)
     best = min(tallies, key=lambda tally: tally.seconds.get("model", 0.0))
     if not best.tokens:
@@ -273,12 +274,14 @@ def _writing(triager: Triager, chunks: Sequence[Chunk], folder: Path, repeats: i
     out = folder / "written"
     for name in ("decisions", "work"):
         (out / name).mkdir(parents=True)
-    decided = [(chunk, *triager.triage_chunk(chunk, "filter")) for chunk in chunks]
+    decided = [(chunk, triager.triage_chunk(chunk)) for chunk in chunks]
 
     def write() -> None:
-        for chunk, decisions, tally in decided:
+        for chunk, (decisions, tally, _) in decided:
             pending = review.pending(chunk, decisions, triager.policy)
-            worker.write_chunk(out, chunk.index, decisions, pending, tally.to_json())
+            told = tally.to_json()
+            made = worker.encoded_chunk(out, chunk.index, decisions, pending, told)
+            worker.write_chunk(made)
 
     _, seconds, times = _best(write, repeats)
     n = sum(chunk.records.num_rows for chunk in chunks)

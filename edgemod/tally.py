@@ -16,8 +16,8 @@ class Tally:
 
     ``seconds`` by stage of work; ``texts`` that each stage saw; ``spread`` of the texts over the
     bins of the calibration's certificate, if it has one; ``offline``: records by what kept their
-    worker off the network (offline.py); ``counts`` of records by verdict, category, stage, reason
-    and status.
+    worker off the network (offline.py); ``lost`` workers by what ended them; ``counts`` of records
+    by verdict, category, stage, reason and status.
     """
 
     records: int = 0
@@ -33,6 +33,7 @@ class Tally:
     spread: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
     offline: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
     counts: dict[str, Counter[str]] = field(
         default_factory=lambda: {
             name: Counter() for name in ("verdict", "category", "stage", "reason", "status")
@@ -67,7 +68,7 @@ class Tally:
         if not _has_shape(document, vars(cls())):
             raise ValueError("not a tally")
         tally = cls(**document)
-        for name in ("seen", "spread", "offline"):
+        for name in ("seen", "spread", "offline", "lost"):
             setattr(tally, name, Counter(document[name]))
         tally.counts = {name: Counter(value) for name, value in document["counts"].items()}
         return tally

@@ -34,8 +34,6 @@ PROBABILITIES: Final = tuple(f"p_{name}" for name in OUTPUTS)
 
 _WORD: Final = pa.dictionary(pa.int32(), pa.string())
 
-Effort = Literal["all", "filter", "nothing"]
-
 DECISIONS: Final = pa.schema(
     [
         pa.field("record_id", pa.string(), nullable=False),
@@ -239,20 +237,12 @@ class Triager:
         limit = self.policy.max_text_bytes
         return self.triage_chunk(records.chunk_of(batch, columns, max_text_bytes=limit)).decisions
 
-    def triage_chunk(
-        self, chunk: Chunk, effort: Effort = "all", known: FloatMatrix | None = None
-    ) -> Triaged:
+    def triage_chunk(self, chunk: Chunk, known: FloatMatrix | None = None) -> Triaged:
         """Decide a chunk. ``known``: what the language model said of its texts before, (texts, K);
         it reads those that it should read and whose row is NaN.
-
-        For chunks that killed a worker: with effort ``filter`` the language model is not
-        called, and what it should have seen goes to review with status ``model_failed``; with
-        ``nothing`` every text goes to review with status ``failed``.
         """
         tally = Tally(records=chunk.records.num_rows, texts=chunk.texts.num_rows)
         status = np.array(chunk.texts["status"], np.int8)
-        if effort == "nothing":
-            status[status == Status.ok] = Status.failed
         readable = np.flatnonzero(status == Status.ok)
         reads_context = self.model is not None and self.model.kind == "guard"
         (texts, contexts), code = _unique(chunk, readable, reads_context)
@@ -261,9 +251,7 @@ class Triager:
         tally.characters = pc.sum(pc.utf8_length(texts)).as_py() or 0
 
         earlier = None if known is None else known[first]
-        decided_unique, measured = self._decide_texts(
-            texts, contexts, earlier, tally, effort == "all"
-        )
+        decided_unique, measured = self._decide_texts(texts, contexts, earlier, tally)
         decided = _spread(decided_unique, status, readable, code, self.policy)
         scores = measured.take(code).spread(readable, len(status))
 
@@ -283,7 +271,6 @@ class Triager:
         contexts: pa.LargeStringArray,
         known: FloatMatrix | None,
         tally: Tally,
-        use_model: bool,
     ) -> tuple[Decided, Scores]:
         """Every distinct readable text through the cascade, and what was measured of it."""
         evidence, scores = self._by_filter(texts, tally)
@@ -293,8 +280,6 @@ class Triager:
         if self.model is None or not decided.pending.any():
             return decided, measured
         rows = np.flatnonzero(decided.pending)
-        if not use_model:
-            return decide.fail(decided, rows), measured
         if known is not None:
             measured.model[rows] = known[rows]
         evidence, missed = self._by_model(evidence, measured, rows, texts, contexts, tally)

@@ -58,7 +58,8 @@ class Status(IntEnum):
     unsupported_language = 5
     unreadable = 6  # its row group or file could not be decoded
     model_failed = 7  # the language model could not score it
-    failed = 8  # scoring its chunk failed each time it was tried
+    failed = 8  # scoring it, or records beside it, failed each time it was tried
+    crashed = 9  # scoring it alone ended, or hung, the process each time: quarantined
 
 
 STATUS_REASONS: Final = {
@@ -70,6 +71,7 @@ STATUS_REASONS: Final = {
     Status.unreadable: "not scored: this part of the input could not be decoded",
     Status.model_failed: "not scored: the language model failed on this text",
     Status.failed: "not scored: scoring this part of the input failed each time",
+    Status.crashed: "not scored: scoring this record failed, crashed or hung each time",
 }
 
 FEATURES: Final[dict[str, str]] = {

@@ -4,7 +4,8 @@ The parent (crew.py) starts ``python -m edgemod.worker`` once for each worker. A
 its own means that a text that kills the native code kills one worker and not the run, and
 that the memory of the models is accounted for. Messages are a length-prefixed JSON header
 followed by Arrow IPC streams; nothing is pickled, and no answer carries the text of a record:
-of an unexpected exception only its type and the places it passed through are told.
+of an unexpected exception only its type and the places it passed through are told. While the
+language model reads on, signs of life (``alive``) go before the answer.
 
 Files of chunk k, in the order they appear (the last makes the chunk complete):
 ``work/review-k.parquet``, ``work/tally-k.json``, ``scores/part-k.parquet`` where scores are kept,
@@ -33,8 +34,9 @@ from edgemod.errors import EdgemodError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from edgemod.model import Model
     from edgemod.records import Chunk
-    from edgemod.triager import Effort, Triager
+    from edgemod.triager import Triager
 
 _LENGTH: Final = struct.Struct("<Q")
 
@@ -107,6 +109,7 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     source = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
+    turn = threading.Lock()  # who writes to it
     os.dup2(2, 1)  # whatever native code prints must not enter the conversation
     try:
         setup, _ = receive(source)
@@ -116,6 +119,7 @@ def main() -> None:
             "note": triager.calibration.note,
             "certificate": triager.calibration.certificate,
             "max_text_bytes": triager.policy.max_text_bytes,
+            "reads_context": triager.model is not None and triager.model.kind == "guard",
         }
         send(answers, ready)
     except EOFError:
@@ -123,6 +127,8 @@ def main() -> None:
     except Exception as error:
         send(answers, describe(error))
         return
+    if triager.model is not None:
+        threading.Thread(target=_beat, args=(triager.model, answers, turn), daemon=True).start()
     while True:
         try:
             header, (records, texts) = receive(source)
@@ -132,12 +138,12 @@ def main() -> None:
             from edgemod.records import Chunk
 
             chunk = Chunk(header["chunk"], records, texts)
-            tally = _triage(triager, chunk, setup, header["effort"], parent)
-            send(answers, {"tally": tally, "peak_bytes": peak_bytes()})
-        except BrokenPipeError:
-            return
+            tally = _triage(triager, chunk, setup, header, parent)
+            answer = {"tally": tally, "peak_bytes": peak_bytes()}
         except Exception as error:
-            send(answers, describe(error))
+            answer = describe(error)
+        with turn, contextlib.suppress(BrokenPipeError):
+            send(answers, answer)
 
 
 def _end_with(parent: int) -> None:
@@ -148,6 +154,19 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(0)
+
+
+def _beat(model: Model, answers: IO[bytes], turn: threading.Lock) -> None:
+    """Tell the parent, once a second, that the language model has read on, if it has."""
+    told = 0
+    with contextlib.suppress(BrokenPipeError):
+        while True:
+            time.sleep(1)
+            calls = model.calls
+            if calls != told:
+                with turn:
+                    send(answers, {"alive": calls})
+                told = calls
 
 
 def _start(setup: dict[str, Any]) -> Triager:
@@ -166,53 +185,69 @@ def _start(setup: dict[str, Any]) -> Triager:
     )
     # The first worker ever compiles the kernels here, alone; the others find them in the cache.
     triager.triage_batch(pa.record_batch({"text": ["warm"]}))
+    if triager.model is not None:  # one that cannot score at all shall end the run, not its chunks
+        triager.model.score(pa.array(["warm"], pa.large_string()), None)
     with contextlib.suppress(OSError):  # it unpacks to a disk that may be full: told when needed
         language.identify("warm")
     return triager
 
 
 def _triage(
-    triager: Triager, chunk: Chunk, setup: dict[str, Any], effort: Effort, parent: int
+    triager: Triager, chunk: Chunk, setup: dict[str, Any], header: dict[str, Any], parent: int
 ) -> dict[str, Any]:
+    """A chunk's tally; its files are written unless this is a trial (``keep`` is false)."""
     from edgemod import kept_scores, privacy, review
 
-    decisions, tally, scores = triager.triage_chunk(chunk, effort)
+    decisions, tally, scores = triager.triage_chunk(chunk)
     tally.offline[offline.held()] = tally.records
+    tally.lost.update(header["lost"])
     pending = review.pending(chunk, decisions, triager.policy)
     if setup["redact_pii"]:
         pending = privacy.redact(pending)
     document = tally.to_json()
-    if os.getppid() != parent:  # the run is gone; another may own the folder by now
-        raise SystemExit(0)
     kept = None
     if setup["keep_scores"]:
         kept = kept_scores.table(chunk, scores, triager.reading())
-    write_chunk(Path(setup["out"]), chunk.index, decisions, pending, document, kept)
+    # Whatever a text may break happens before the first file, in a trial too.
+    made = encoded_chunk(Path(setup["out"]), chunk.index, decisions, pending, document, kept)
+    if header["keep"]:
+        if os.getppid() != parent:  # the run is gone; another may own the folder by now
+            raise SystemExit(0)
+        write_chunk(made)
     return document
 
 
-def write_chunk(
+def encoded_chunk(
     out: Path,
     index: int,
     decisions: pa.RecordBatch,
     pending: pa.Table,
     document: dict[str, Any],
     scores: pa.Table | None = None,
-) -> None:
-    """Write a chunk's review rows, tally, scores if any and, last, decisions. Raises OutputError."""
+) -> list[tuple[Path, bytes | pa.Buffer | None]]:
+    """The files of a chunk in the order they appear, with what is in them; None: not there."""
     import pyarrow as pa
 
-    from edgemod.parts import write_bytes, write_part
+    from edgemod.parts import encoded
 
     queue, numbers, part = files(out, index)
-    if pending.num_rows:
-        write_part(pending, queue)
-    else:
-        queue.unlink(missing_ok=True)  # of an attempt that died before its part
-    write_bytes(numbers, json.dumps(document).encode())
-    if scores is not None:
-        write_part(scores, scores_file(out, index))
-    write_part(pa.Table.from_batches([decisions]), part)
+    return [
+        (queue, encoded(pending) if pending.num_rows else None),
+        (numbers, json.dumps(document).encode()),
+        *([] if scores is None else [(scores_file(out, index), encoded(scores))]),
+        (part, encoded(pa.Table.from_batches([decisions]))),
+    ]
+
+
+def write_chunk(made: Sequence[tuple[Path, bytes | pa.Buffer | None]]) -> None:
+    """Write what ``encoded_chunk`` made; remove what another attempt left. Raises OutputError."""
+    from edgemod.parts import remove, write_bytes
+
+    for path, data in made:
+        if data is None:
+            remove(path)
+        else:
+            write_bytes(path, data)
 
 
 def peak_bytes() -> int:

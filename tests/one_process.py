@@ -20,7 +20,7 @@ class OneProcess:
 
     triager: Triager
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, stall_seconds: float) -> None:
         self._setup = asdict(setup)
 
     def first(self) -> Any:
@@ -33,11 +33,15 @@ class OneProcess:
         )
 
     def triage(self, chunk: Chunk) -> Tally:
-        told = worker._triage(self.triager, chunk, self._setup, "filter", os.getppid())
+        header = {"keep": True, "lost": {}}
+        told = worker._triage(self.triager, chunk, self._setup, header, os.getppid())
         return Tally.from_json(json.loads(json.dumps(told)))
 
     def peak_bytes(self) -> int:
         return 1000
+
+    def at_work(self) -> int:
+        return 1
 
     def stop(self) -> None:
         pass

@@ -20,9 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import edgemod
-from edgemod import crew, pipeline, run_folder, worker
+from edgemod import pipeline, run_folder, worker
 from edgemod.errors import EdgemodError, InputError, OutputError, RunError
-from edgemod.records import Chunk
 from edgemod.report import RunReport
 from edgemod.triager import DECISIONS
 from edgemod.words import STATUS_REASONS
@@ -174,44 +173,6 @@ def test_an_interrupt_exits_130_and_keeps_what_is_done(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "run the same command again" in said
     assert "Traceback" not in said
-
-
-def test_a_worker_that_dies_sends_its_records_to_review(
-    dump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ask = crew.Worker.ask
-
-    def die_with_the_model(self: crew.Worker, chunk: Chunk, effort: str) -> object:
-        if effort == "all":
-            self._process.kill()
-        return ask(self, chunk, effort)
-
-    monkeypatch.setattr(crew.Worker, "ask", die_with_the_model)
-    report = edgemod.triage(dump, tmp_path / "out", workers=1, chunk_rows=600)
-    assert report.records == 600
-    failed = report.statuses["model_failed"]
-    assert failed > 0
-    rows = [r for r in decisions(tmp_path / "out").to_pylist() if r["status"] == "model_failed"]
-    assert len(rows) == failed
-    assert {row["verdict"] for row in rows} == {"review"}
-
-
-def test_a_chunk_that_kills_every_worker_is_not_scored_but_not_lost(
-    dump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ask = crew.Worker.ask
-
-    def die_while_scoring(self: crew.Worker, chunk: Chunk, effort: str) -> object:
-        if effort != "nothing" and chunk.index == 1:
-            self._process.kill()
-        return ask(self, chunk, effort)
-
-    monkeypatch.setattr(crew.Worker, "ask", die_while_scoring)
-    report = edgemod.triage(dump, tmp_path / "out", workers=1, chunk_rows=200)
-    assert report.failures == {"failed": 200}
-    rows = decisions(tmp_path / "out").to_pylist()
-    assert [row["status"] == "failed" for row in rows] == [200 <= i < 400 for i in range(600)]
-    assert {row["verdict"] for row in rows[200:400]} == {"review"}
 
 
 def test_a_kill_between_any_two_first_steps_leaves_a_folder_that_goes_on(

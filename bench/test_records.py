@@ -1,4 +1,4 @@
-"""How fast records come in. Rates are bytes of text delivered, in MB/s of one core."""
+"""How fast records come in and results go out, on one core. Reading: MB/s of text delivered."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from edgemod import review, worker
 from edgemod.parts import write_part
-from edgemod.records import discover, read_chunks, resolve_columns
+from edgemod.records import Chunk, discover, read_chunks, resolve_columns
+from edgemod.triager import Triager
 
 ROWS = 100_000
 TEXTS = [f"number {i}: " + "some ordinary words of a comment " * (i % 9) for i in range(ROWS)]
@@ -53,3 +55,45 @@ def test_writing_a_part(benchmark: Any, tmp_path: Path) -> None:
     table = pa.table({"id": [str(i) for i in range(8192)], "p": pa.array([0.5] * 8192)})
     benchmark(write_part, table, tmp_path / "part.parquet")
     assert pq.read_table(tmp_path / "part.parquet").equals(table)
+
+
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory: pytest.TempPathFactory) -> tuple[Chunk, pa.RecordBatch, pa.Table]:
+    """A chunk of a run, its decisions and its rows for review: without a model, all it can be."""
+    sources = discover([write(tmp_path_factory.mktemp("decided"), "one row group")])
+    columns = resolve_columns(sources)
+    chunk = next(read_chunks(sources, columns, max_text_bytes=10_000))
+    with Triager(model=None) as triager:
+        decisions, _ = triager.triage_chunk(chunk, "nothing")
+        return chunk, decisions, review.pending(chunk, decisions, triager.policy)
+
+
+def test_writing_a_chunk(
+    benchmark: Any, tmp_path: Path, decided: tuple[Chunk, pa.RecordBatch, pa.Table]
+) -> None:
+    """Decisions, review rows and tally, synced to the disk, of a chunk that nothing settled."""
+    chunk, decisions, pending = decided
+    for folder in ("decisions", "work"):
+        (tmp_path / folder).mkdir()
+    benchmark(worker.write_chunk, tmp_path, 0, decisions, pending, {"records": 1})
+    queue, _, part = worker.files(tmp_path, 0)
+    assert pq.read_metadata(queue).num_rows == pending.num_rows == chunk.records.num_rows
+    assert pq.read_metadata(part).num_rows == chunk.records.num_rows
+
+
+@pytest.mark.parametrize("form", review.FORMATS)
+def test_exporting_the_queue(
+    benchmark: Any, tmp_path: Path, decided: tuple[Chunk, pa.RecordBatch, pa.Table], form: str
+) -> None:
+    """Ten chunks ranked and written, half of them within the budget."""
+    pending = decided[2]
+    write_part(pending, tmp_path / "part.parquet")
+    parts = [tmp_path / "part.parquet"] * 10
+    half = 5 * pending.num_rows
+    summary = benchmark.pedantic(
+        review.export,
+        args=(parts, tmp_path / "review"),
+        kwargs={"format": form, "budget": half},
+        rounds=3,
+    )
+    assert (summary.exported, summary.left_behind) == (half, half)

@@ -13,6 +13,7 @@ Messages never quote the text of a record.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -29,7 +30,8 @@ class EdgemodError(Exception):
     def __str__(self) -> str:
         where = f"{self.where}: " if self.where else ""
         fix = f"\n  {self.fix}" if self.fix else ""
-        return f"{where}{self.what}{fix}"
+        # The lines of a message are indented: one that is not is of a name with a line feed in it.
+        return re.sub(r"\n(?!  )", r"\\n", f"{where}{self.what}{fix}")
 
 
 class InputError(EdgemodError):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -29,10 +31,7 @@ def run(command: click.Command) -> NoReturn:
     try:
         code = command.main(prog_name="edgemod", standalone_mode=False)
     except EdgemodError as error:
-        from edgemod.screen import printable
-
-        with contextlib.suppress(OSError):
-            click.echo(f"edgemod: {printable(str(error))}", err=True)
+        _tell(f"edgemod: {error}\n")
         sys.exit(error.exit_code)
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("edgemod: interrupted", err=True)
@@ -40,7 +39,13 @@ def run(command: click.Command) -> NoReturn:
         sys.stdout.flush()
         os._exit(INTERRUPTED)
     except click.ClickException as error:
-        error.show()
+        from edgemod.screen import printable
+
+        told = io.StringIO()
+        # It quotes arguments: names of files, at times. Click declares it final.
+        vars(error)["message"] = printable(error.message)
+        error.show(told)
+        _tell(told.getvalue())
         sys.exit(error.exit_code)
     except _NoOutputError as error:
         # What is still in the buffers must not fail once more at exit.
@@ -48,10 +53,19 @@ def run(command: click.Command) -> NoReturn:
         os.dup2(null, sys.stdout.fileno())
         if error.errno == errno.EPIPE:  # the reader (head, less) has gone, and wants no more
             sys.exit(0)
-        with contextlib.suppress(OSError):
-            click.echo(f"edgemod: the output cannot be written: {error}", err=True)
+        _tell(f"edgemod: the output cannot be written: {error}\n")
+        sys.exit(1)
+    except Exception:  # a mistake of edgemod; its message may quote what it choked on
+        _tell(traceback.format_exc())
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(message: str) -> None:
+    from edgemod.screen import printable
+
+    with contextlib.suppress(OSError):
+        click.echo(printable(message, lines=True), err=True, nl=False)
 
 
 class _NoOutputError(Exception):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -84,7 +85,7 @@ def summary(report: RunReport, out: Path) -> None:
         rate = report.rates.get(f"{stage}_texts")
         seen = report.texts_seen.get(stage)
         table.add_row(
-            stage,
+            _shown(stage),
             f"{count:,}",
             _share(count, report.records),
             f"{seen:,}" if seen is not None else "",
@@ -94,16 +95,18 @@ def summary(report: RunReport, out: Path) -> None:
     verdicts = _table("verdict", "records", "share")
     for verdict, count in report.verdicts.items():
         verdicts.add_row(
-            f"[{_COLOURS[verdict]}]{verdict}[/]", f"{count:,}", _share(count, report.records)
+            f"[{_COLOURS.get(verdict, 'red')}]{_shown(verdict)}[/]",
+            f"{count:,}",
+            _share(count, report.records),
         )
     console.print(verdicts)
     if report.categories:
         categories = _table("category of flags and reviews", "records")
         for category, count in report.categories.items():
-            categories.add_row(category, f"{count:,}")
+            categories.add_row(_shown(category), f"{count:,}")
         console.print(categories)
     for status, count in report.failures.items():
-        console.print(f"to review as {status}: {count:,}", style="yellow")
+        console.print(f"to review as {_shown(status)}: {count:,}", style="yellow")
     if report.workers_lost:
         how = ", ".join(f"{count:,} {what}" for what, count in report.workers_lost.items())
         console.print(f"workers lost and replaced: {_shown(how)}", style="yellow")
@@ -496,8 +499,10 @@ def explanation(found: Explanation) -> None:
         when = ", ".join(f"{c['feature']} {c['op']} {c['value']:g}" for c in found.rule["when"])
         console.print(f"the rule's conditions: {_shown(when)}")
     if found.category:
-        console.print(f"{found.category}: {_shown(found.definition)}")
-    console.print(f"\n{_shown(found.text)}\n", style="cyan")
+        console.print(f"{found.category}: {_shown(found.definition, lines=True)}")
+    # Indented, so that no line of it reads as one of edgemod's.
+    text = Text(printable(found.text, lines=True))
+    console.print(Padding(text, (1, 0, 1, 2), expand=False), style="cyan")
     table = _table("category", "p", "filter clear, flag", "model clear, flag", "windows")
     for name, stages in found.thresholds.items():
         p = row[f"p_{name}"]
@@ -549,7 +554,9 @@ def policy(shown: Policy) -> None:
     )
     table = _table("category", "severity", "definition")
     for category in shown.categories:
-        table.add_row(category.name, str(category.severity), _shown(category.definition))
+        table.add_row(
+            category.name, str(category.severity), _shown(category.definition, lines=True)
+        )
     console.print(table)
     limits = _table("category", "filter clears", "filter flags", "model clears", "model flags")
     for category in shown.categories:
@@ -605,7 +612,9 @@ def findings(found: Sequence[Finding]) -> None:
     table = _table("", "check", "finding")
     for finding in found:
         table.add_row(
-            "[green]ok[/]" if finding.ok else "[red]no[/]", finding.name, _shown(finding.detail)
+            "[green]ok[/]" if finding.ok else "[red]no[/]",
+            finding.name,
+            _shown(finding.detail, lines=True),
         )
     _Console().print(table)
 
@@ -673,15 +682,20 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _shown(text: str) -> str:
+def _shown(text: str, *, lines: bool = False) -> str:
     """Text as it is, for rich: nothing in it is markup, and nothing drives the terminal."""
-    return escape(printable(text))
+    return escape(printable(text, lines=lines))
 
 
-def printable(text: str) -> str:
-    """Text with control characters escaped, so that a file name cannot drive the terminal."""
+def printable(text: str, *, lines: bool = False) -> str:
+    """Text with all that has no ink escaped: controls, ANSI escapes, bidirectional overrides.
+
+    So a name can neither drive the terminal nor read as another; nor, unless ``lines``, can it
+    write a line of its own.
+    """
     return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+        c if c.isprintable() or (lines and c == "\n") else c.encode("unicode_escape").decode()
+        for c in text
     )
 
 

@@ -37,12 +37,15 @@ def model_list(as_json: bool) -> None:
 def model_verify(names: tuple[str, ...]) -> None:
     """Recompute the SHA-256 of models (all that are here, unless named); exit 1 on a mismatch."""
     from edgemod import store
+    from edgemod.screen import printable
 
     for entry in store.list_models():
         if entry.name in names or (not names and entry.present):
             store.verify(entry)
             for file, digest in entry.files:
-                click.echo(f"{entry.name}: {file.name} has the SHA-256 recorded, {digest}")
+                click.echo(
+                    f"{entry.name}: {printable(file.name)} has the SHA-256 recorded, {digest}"
+                )
     unknown = set(names) - {entry.name for entry in store.list_models()}
     if unknown:
         raise click.UsageError(f"no such model: {', '.join(sorted(unknown))}")

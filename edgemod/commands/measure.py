@@ -260,7 +260,7 @@ def explain(
     with Triager(policy, chosen, calibration=calibration, overlay=overlay) as triager:
         found = explaining.explain(run, record_id, triager, pseudonymise)
     if notice:
-        click.echo(explaining.notice(found, contact), nl=False)
+        click.echo(screen.printable(explaining.notice(found, contact), lines=True), nl=False)
     elif as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=2))
     else:

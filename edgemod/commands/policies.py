@@ -261,6 +261,6 @@ def policy_show(file: Path | None, as_json: bool) -> None:
 
     shown = load_policy(file)
     if as_json:
-        click.echo(json.dumps(to_json(shown), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(to_json(shown), indent=2))
     else:
         screen.policy(shown)

@@ -75,8 +75,9 @@ scoreboard: $(VENV)/.bench  ## measure on labelled sets: make scoreboard DATA=fo
 	$(if $(DATA),,$(error say where the sets are: make scoreboard DATA=folder))
 	$(BIN)/python scripts/scoreboard.py "$(DATA)" --peers $(ARGS)
 
-docs: $(VENV)/.dev  ## write the command pages from --help
+docs: $(VENV)/.dev  ## write the command pages from --help, and the table of licences
 	$(BIN)/python scripts/make_docs.py
+	$(BIN)/python scripts/licences.py
 
 clean:  ## remove the virtual environment and what the demo made
 	rm -rf $(VENV) demo/input demo/out

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
+import licences
 import make_docs
 from edgemod import words
 from edgemod.cli import cli
@@ -44,3 +45,11 @@ def test_every_module_is_in_the_architecture_page() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     modules = [p.name for p in (ROOT / "edgemod").glob("*.py") if not p.name.startswith("__")]
     assert [name for name in modules if f"`{name}`" not in text] == []
+
+
+def test_table_of_licences_is_what_is_installed() -> None:
+    text = licences.PAGE.read_text()
+    rows = re.findall(r"^\| (\S+) \| edgemod \| (.+) \|$", text, re.MULTILINE)
+    assert [name for name, _ in rows] == licences.declared(), "run: make docs"
+    assert dict(rows) == {name: licences.licence(name) for name in licences.declared()}
+    assert not any("not stated" in licence for _, licence in rows)

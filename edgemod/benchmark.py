@@ -25,7 +25,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from edgemod import checkup, formats, pipeline, records
+from edgemod import checkup, formats, machine, pipeline, records
 from edgemod.errors import InputError
 from edgemod.figures import CLOSE, FORMAT, Benchmark, Figure
 from edgemod.records import Columns, Source
@@ -78,7 +78,7 @@ def bench(
     )
     say = on_step or (lambda _: None)
     busy = _busy()
-    counts = tuple(sorted({*workers})) or worker_counts(pipeline.usable_cores())
+    counts = tuple(sorted({*workers})) or worker_counts(machine.usable_cores())
     models = {"policy": policy, "model": model, "calibration": calibration}
     with tempfile.TemporaryDirectory(prefix="edgemod-bench-") as temporary:
         folder = Path(temporary)
@@ -92,7 +92,7 @@ def bench(
         from edgemod import stage_times
 
         stages = stage_times.measure(file, folder, named, models, repeats, say)
-    advised, why = _advise(whole.rates, whole.peaks, _memory())
+    advised, why = _advise(whole.rates, whole.peaks, machine.memory_limit())
     notes = (*columns.notices, *busy, *whole.notes, *stages.notes)
     return Benchmark(
         format=FORMAT,
@@ -334,8 +334,8 @@ def used(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) 
 def _machine() -> dict[str, Any]:
     return {
         "processor": _processor(),
-        "cores": pipeline.usable_cores(),
-        "memory_bytes": _memory(),
+        "cores": machine.usable_cores(),
+        "memory_bytes": machine.memory_limit(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
@@ -347,7 +347,7 @@ def _busy() -> list[str]:
         load = os.getloadavg()[0]
     except OSError:
         return []
-    if load < _BUSY * pipeline.usable_cores():
+    if load < _BUSY * machine.usable_cores():
         return []
     return [f"the machine was busy (load {load:.1f}): it is faster than these figures when idle"]
 
@@ -360,18 +360,6 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or "unknown"
-
-
-def _memory() -> int | None:
-    """Bytes of memory that this process may use: the machine's, or its control group's."""
-    try:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None
-    try:
-        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no such file, or "max"
-        return total
 
 
 def _version(package: str) -> str:

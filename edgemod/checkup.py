@@ -66,7 +66,7 @@ def _package(name: str) -> Finding:
 
 
 def _processor() -> list[Finding]:
-    from edgemod.pipeline import usable_cores
+    from edgemod.machine import usable_cores
 
     known = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "neon", "sve")
     try:

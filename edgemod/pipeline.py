@@ -9,7 +9,6 @@ a run killed at any instant goes on where it was. run_folder.py knows what is on
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from typing import Any, Final
 import edgemod
 from edgemod import (
     formats,
+    machine,
     privacy,
     records,
     review,
@@ -148,6 +148,7 @@ def triage(
     calibration: str | Path | None = None,
     overlay: str | None = None,
     workers: int | None = None,
+    max_memory: str | int | None = None,
     chunk_rows: int = CHUNK_ROWS,
     review_format: str = "parquet",
     review_budget: int | None = None,
@@ -167,10 +168,11 @@ def triage(
     the other names are columns too, guessed where not given. ``policy``, ``calibration``:
     files, None for those shipped; ``overlay``: one of the policy's, to be in force; ``model``: a
     name or path known to ``edgemod model list``, None for none. ``workers``: processes, None for
-    one per usable core. ``chunk_rows``: records a chunk, 1 to 1,048,576; duplicates are found
-    within a chunk. ``review_budget``: the most records to export for review. ``keep_scores``: keep
-    the scores of both stages beside the decisions, so that another policy can be tried on the run
-    without the language model. ``pseudonymise``: a key file; ids of records, authors and threads
+    one per usable core, if the memory limit leaves room; ``max_memory``: a size such as "4GB", or
+    bytes, for fewer workers where it takes that to stay below it. ``chunk_rows``: records a chunk,
+    1 to 1,048,576; duplicates are found within a chunk. ``review_budget``: the most records to
+    export for review. ``keep_scores``: keep the scores of both stages beside the decisions, so that
+    another policy can be tried on the run without the language model. ``pseudonymise``: a key file; ids of records, authors and threads
     become pseudonyms under it in all outputs (privacy.py). ``redact_pii``: placeholders for
     personal data in the texts of the review queue. ``shard``: "i/n" for the share number i (from
     1) of n, each in an ``out`` of its own, for ``edgemod.merge`` to put together.
@@ -198,7 +200,7 @@ def triage(
             "time": time,
             "context": context,
         },
-        workers=usable_cores() if workers is None else workers,
+        workers=machine.workers(workers, max_memory, model),
         chunk_rows=chunk_rows,
         review_format=review_format,
         review_budget=review_budget,
@@ -262,11 +264,6 @@ def _crew(options: Options) -> Crew:
         redact_pii=options.redact_pii,
     )
     return Crew(setup, options.stall_seconds)
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_plan(options: Options, crew: Crew) -> Plan:

@@ -82,7 +82,7 @@ def evaluate(
     and the ROC curve, what comes of it at several thresholds, and the shares of violating and of
     harmless records that are cleared, flagged and sent to review, all with 95 % intervals.
     """
-    from edgemod import evaluation, pipeline, screen
+    from edgemod import evaluation, machine, screen
 
     if plots is not None:
         from edgemod import plots as drawing
@@ -92,7 +92,7 @@ def evaluate(
         data,
         labels=None if labels is None else [name.strip() for name in labels.split(",")],
         model=None if model == "none" else model,
-        workers=workers or pipeline.usable_cores(),
+        workers=workers or machine.usable_cores(),
         on_notice=lambda notice: click.echo(screen.printable(notice), err=True),
         **options,
     )
@@ -197,7 +197,7 @@ def calibrate(
     choose, half test. A risk that they cannot certify is named, with about how many labels more
     would; what is not certified goes to review. Exits 0 either way: read the table.
     """
-    from edgemod import calibrating, pipeline, screen
+    from edgemod import calibrating, machine, screen
 
     with screen.reading(sys.stderr.isatty()) as on_progress:
         made = calibrating.calibrate(
@@ -205,7 +205,7 @@ def calibrate(
             out,
             labels=None if columns is None else [name.strip() for name in columns.split(",")],
             model=None if model == "none" else model,
-            workers=workers or pipeline.usable_cores(),
+            workers=workers or machine.usable_cores(),
             on_notice=lambda notice: click.echo(screen.printable(notice), err=True),
             on_progress=on_progress,
             **options,

@@ -52,7 +52,7 @@ with_workers = click.option(
     "--workers",
     type=click.IntRange(1, 512),
     metavar="N",
-    help="Worker processes. Default: one for each usable core.",
+    help="Worker processes. Default: one for each usable core, if the memory limit leaves room.",
 )
 with_threads = click.option(
     "--workers",

@@ -50,6 +50,11 @@ if TYPE_CHECKING:
     ),
     with_models,
     with_workers,
+    click.option(
+        "--max-memory",
+        metavar="SIZE",
+        help="Lower the number of workers so that all is expected to fit: 4GB, say.",
+    ),
 )
 @click.option(
     "--overlay",
@@ -115,6 +120,7 @@ def triage(
     as_json: bool,
     progress: str,
     workers: int | None,
+    max_memory: str | None,
     restart: bool,
     **options: Any,
 ) -> None:
@@ -124,7 +130,7 @@ def triage(
     OUT receives decisions/ (one row a record, no text), review/ (the records for people, with
     text), report.json and run.json. The same command goes on with an interrupted run.
     """
-    from edgemod import pipeline, run_folder, screen
+    from edgemod import machine, pipeline, run_folder, screen
 
     chosen = None if model == "none" else model
     if dry_run:
@@ -138,7 +144,7 @@ def triage(
                 out=out,
                 model=chosen,
                 columns=columns,
-                workers=workers or pipeline.usable_cores(),
+                workers=machine.workers(workers, max_memory, chosen),
                 **options,
             ),
             restart=restart,
@@ -160,6 +166,7 @@ def triage(
                 out,
                 model=chosen,
                 workers=workers,
+                max_memory=max_memory,
                 restart=restart,
                 on_plan=tell,
                 on_progress=on_progress,
@@ -286,7 +293,7 @@ def score(
     Shows what was decided, by which stage and why, what fired (as offsets into the text), and
     the probability of every category. Prints JSON lines where stdout is not a terminal.
     """
-    from edgemod import pipeline, scoring, screen
+    from edgemod import machine, scoring, screen
     from edgemod.triager import Triager
 
     chosen = None if model == "none" else model
@@ -301,7 +308,7 @@ def score(
             policy=policy,
             model=chosen,
             calibration=calibration,
-            workers=workers or pipeline.usable_cores(),
+            workers=workers or machine.usable_cores(),
         )
         for notice in done.notices:
             click.echo(screen.printable(notice), err=True)

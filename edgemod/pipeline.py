@@ -163,22 +163,27 @@ def triage(
 ) -> RunReport:
     """Triage dumps of records into ``out`` and return the report.
 
-    ``inputs``: files, folders or globs of Parquet, CSV or JSONL. ``text``: the text column, or
-    several to be joined by a line feed; ``conversation``: a list-of-messages column instead;
-    the other names are columns too, guessed where not given. ``policy``, ``calibration``:
-    files, None for those shipped; ``overlay``: one of the policy's, to be in force; ``model``: a
-    name or path known to ``edgemod model list``, None for none. ``workers``: processes, None for
-    one per usable core, if the memory limit leaves room; ``max_memory``: a size such as "4GB", or
-    bytes, for fewer workers where it takes that to stay below it. ``chunk_rows``: records a chunk,
-    1 to 1,048,576; duplicates are found within a chunk. ``review_budget``: the most records to
-    export for review. ``keep_scores``: keep the scores of both stages beside the decisions, so that
-    another policy can be tried on the run without the language model. ``pseudonymise``: a key file; ids of records, authors and threads
-    become pseudonyms under it in all outputs (privacy.py). ``redact_pii``: placeholders for
-    personal data in the texts of the review queue. ``shard``: "i/n" for the share number i (from
-    1) of n, each in an ``out`` of its own, for ``edgemod.merge`` to put together.
-    ``stall_seconds``: for so long (a chunk of 16 MB twice, a start six times as long) a worker may
-    give no sign of progress before it is taken to hang. ``restart``: throw an earlier run in
-    ``out`` away.
+    - ``inputs``: files, folders or globs of Parquet, CSV or JSONL.
+    - ``text``: the text column, or several to be joined by a line feed; ``conversation``: a
+      list-of-messages column instead; ``id``, ``thread``, ``author``, ``time``, ``context``:
+      columns too, all but the context guessed where not given.
+    - ``policy``, ``calibration``: files, None for those shipped; ``overlay``: one of the policy's,
+      to be in force; ``model``: a name or path known to ``edgemod model list``, None for none.
+    - ``workers``: processes, None for one per usable core, if the memory limit leaves room;
+      ``max_memory``: a size such as "4GB", or bytes, for fewer workers where it takes that to stay
+      below it.
+    - ``chunk_rows``: records a chunk, 1 to 1,048,576; duplicates are found within a chunk.
+    - ``review_format``: one of ``review.FORMATS``; ``review_budget``: the most records to export.
+    - ``keep_scores``: keep the scores of both stages beside the decisions, so that another policy
+      can be tried on the run without the language model.
+    - ``pseudonymise``: a key file; ids of records, authors and threads become pseudonyms under it
+      in all outputs (privacy.py); ``redact_pii``: placeholders for personal data in the texts of
+      the review queue.
+    - ``shard``: "i/n" for the share number i (from 1) of n, each in an ``out`` of its own, for
+      ``edgemod.merge`` to put together.
+    - ``stall_seconds``: for so long (a chunk of 16 MB twice, a start six times as long) a worker
+      may give no sign of progress before it is taken to hang.
+    - ``restart``: throw an earlier run in ``out`` away.
 
     The same call continues an interrupted run. Raises InputError, PolicyError, ModelError,
     CalibrationError, OutputError, and RunError where ``out`` holds another run or the plan

@@ -232,7 +232,7 @@ def plan(options: Options, *, restart: bool = False) -> Plan:
     crew = _crew(options)
     try:
         made = make_plan(options, crew)
-        if options.out.is_dir():
+        if os.path.isdir(options.out):  # False, not an error, where it cannot be told
             with run_folder.locked(options.out):
                 run_folder.checked_state(options.out, made.document(), restart)
         return made

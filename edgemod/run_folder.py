@@ -38,7 +38,10 @@ _FOLDERS: Final = ("decisions", "review", "scores", "work")
 
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Make the folder, owner only, and hold it against a second run."""
+    """Make the folder, owner only, and hold it against a second run.
+
+    Raises OutputError for whatever the system refuses there, also in the course of the run.
+    """
     try:
         make_folder(out)
         handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
@@ -58,6 +61,11 @@ def locked(out: Path) -> Iterator[None]:
                 fix="Wait for it, or name another folder with -o.",
             ) from error
         yield
+    except OSError as error:
+        name = os.fsdecode(error.filename) if error.filename is not None else ""
+        if not Path(name).is_relative_to(out):
+            raise
+        raise _refused(name, error) from error
     finally:
         os.close(handle)
 
@@ -161,14 +169,26 @@ def _read_json(path: Path, fix: str) -> Any:
         raise _damaged(path, fix) from error
 
 
+def _refused(path: str, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot be used: {error.strerror}",
+        where=path,
+        fix="Make it readable and writable for you, then run the same command again.",
+    )
+
+
 def _damaged(path: Path, fix: str) -> RunError:
     return RunError("is missing or damaged", where=str(path), fix=f"Put it back; {fix}.")
 
 
 def _read_state(out: Path) -> dict[str, Any] | None:
     path, fix = out / "run.json", "--restart begins anew, another folder with -o avoids it"
-    if not path.exists():
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise _refused(str(path), error) from error
     state = _read_json(path, fix)
     try:
         kinds = [type(state[name]) for name in ("status", "plan", "chunks", "rows")]
@@ -303,7 +323,7 @@ def finished_state(out: Path) -> dict[str, Any]:
 
     Raises RunError where there is none.
     """
-    state = _read_state(out) if out.is_dir() else None
+    state = _read_state(out)
     if state is None or state["status"] != "complete":
         raise RunError(
             "is not the folder of a complete run",

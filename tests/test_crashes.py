@@ -7,12 +7,16 @@ where many cases can be tried without waiting for processes to start.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +34,7 @@ from hypothesis import strategies as st
 
 import edgemod
 from edgemod import crew, pipeline, quarantine, records, worker
-from edgemod.errors import ModelError, RunError
+from edgemod.errors import InputError, ModelError, OutputError, RunError
 from edgemod.records import Chunk, Columns
 from edgemod.triager import Triager
 from edgemod.words import Status
@@ -456,3 +460,100 @@ def test_a_worker_that_cannot_start_ends_the_run(
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RunError, match="could not start: ended with status 1"):
         edgemod.triage(write(tmp_path / "a.parquet", ["a"]), tmp_path / "out", workers=1)
+
+
+# -- the disk and the input ----------------------------------------------------------------------
+
+
+class Disk:
+    """Refuses changes in a folder after the first ``room`` of them, and goes on to refuse."""
+
+    def __init__(self, folder: Path, room: int, number: int) -> None:
+        self._folder, self._number = str(folder), number
+        self.room = room
+
+    def take(self, path: object) -> None:
+        if isinstance(path, str | os.PathLike) and str(path).startswith(self._folder):
+            self.room -= 1
+            if self.room < 0:
+                raise OSError(self._number, os.strerror(self._number), str(path))
+
+    def watch(self, patch: pytest.MonkeyPatch) -> None:
+        for module, name, at in (
+            (os, "replace", 0), (os, "rename", 0), (os, "unlink", 0), (os, "mkdir", 0),
+            (os, "chmod", 0), (tempfile, "mkstemp", 2),
+        ):  # fmt: skip
+            patch.setattr(module, name, partial(self._call, getattr(module, name), at))
+
+    def _call(self, real: Callable[..., Any], at: int, *args: Any, **named: Any) -> Any:
+        self.take(args[at] if len(args) > at else None)
+        return real(*args, **named)
+
+
+def test_a_disk_that_fails_at_any_moment_is_told_and_the_run_goes_on(
+    stand: type[Stand], tmp_path: Path
+) -> None:
+    texts = ["hello there", "xyzzy", "see you at eight", "good night"]
+    triage = partial(edgemod.triage, write(tmp_path / "a.parquet", texts), workers=1, chunk_rows=2)
+    triage(tmp_path / "whole")
+    out, told = tmp_path / "out", set()
+    numbers = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO)
+    for room in range(100):
+        disk = Disk(out, room, numbers[room % len(numbers)])
+        with pytest.MonkeyPatch.context() as patch:
+            disk.watch(patch)
+            with contextlib.suppress(OutputError):
+                triage(out)
+                break
+        assert disk.room < 0
+        told.add(room)
+        triage(out)
+        assert contents(out) == contents(tmp_path / "whole"), room
+        shutil.rmtree(out)
+    assert len(told) > 12
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_small_disk_that_is_full_for_real(stand: type[Stand], tmp_path: Path) -> None:
+    """Where this process may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("may not mount a file system")
+    try:
+        dump = write(
+            tmp_path / "a.parquet", [f"{text} {i}" for i, text in enumerate(sentences(99))]
+        )
+        triage = partial(edgemod.triage, dump, disk / "out", workers=1, chunk_rows=20)
+        with pytest.raises(OutputError, match="No space left on device"):
+            triage()
+        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+        assert triage().records == 99
+        edgemod.triage(dump, tmp_path / "whole", workers=1, chunk_rows=20)
+        assert contents(disk / "out") == contents(tmp_path / "whole")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("how", ["replaced", "cut", "gone"])
+def test_an_input_that_goes_while_it_is_read_ends_the_run_with_a_reason(
+    stand: type[Stand], tmp_path: Path, how: str
+) -> None:
+    dump = write_dump(tmp_path / "a.parquet", 600)
+
+    def harm(progress: pipeline.Progress) -> None:
+        if progress.chunk:
+            return
+        if how == "replaced":
+            os.replace(write_dump(tmp_path / "b.parquet", 600, seed=1), dump)
+        elif how == "cut":
+            os.truncate(dump, dump.stat().st_size // 3)
+        else:
+            dump.unlink()
+
+    with pytest.raises((InputError, RunError), match=r"changed|no such file"):
+        edgemod.triage(dump, tmp_path / "out", workers=1, chunk_rows=50, on_progress=harm)
+    assert not (tmp_path / "out" / "report.json").exists()

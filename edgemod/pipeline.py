@@ -9,6 +9,7 @@ a run killed at any instant goes on where it was. run_folder.py knows what is on
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence

@@ -94,7 +94,10 @@ def kill_test(options: argparse.Namespace, folder: Path) -> bool:
         what = "worker" if of_worker else "run"
         state = "had ended" if ended is not None else status(killed)
         print(f"{number:4}  {what:6}  {elapsed:6.1f} s  {parts(killed):6}  {state}", flush=True)
-        if ended not in (None, 0):
+        if ended == 0:
+            print(f"the run was done after {number - 1} kills")
+            break
+        if ended is not None:
             print(f"the run ended by itself with status {ended}")
             return False
     subprocess.run([*command, str(killed)], check=True, stderr=subprocess.DEVNULL)

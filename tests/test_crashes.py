@@ -33,7 +33,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgemod
-from edgemod import crew, pipeline, quarantine, records, worker
+from edgemod import crew, pipeline, quarantine, records, screen, worker
 from edgemod.errors import InputError, ModelError, OutputError, RunError
 from edgemod.records import Chunk, Columns
 from edgemod.triager import Triager
@@ -259,13 +259,19 @@ def test_records_that_fail_only_together_go_to_review(stand: type[Stand], tmp_pa
     assert report.quarantined == []
 
 
-def test_a_conversation_is_quarantined_as_one(stand: type[Stand], tmp_path: Path) -> None:
+def test_a_conversation_is_quarantined_as_one(
+    stand: type[Stand], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     talk = [{"role": "user", "content": text} for text in (None, "good morning", "see you")]
     poison = [*talk, {"role": "user", "content": "xyzzy"}]
     table = pa.table({"id": ["a", "b", "c"], "messages": pa.array([talk, poison, talk], kind)})
     pq.write_table(table, tmp_path / "chats.parquet")
-    edgemod.triage(tmp_path / "chats.parquet", tmp_path / "out", workers=1)
+    report = edgemod.triage(tmp_path / "chats.parquet", tmp_path / "out", workers=1)
+    screen.summary(report, tmp_path / "out")
+    said = "".join(capsys.readouterr().err.split())
+    assert "workerslostandreplaced:" in said
+    assert "quarantined(report.jsonnamesall):b(" in said
     rows = decisions(tmp_path / "out")
     assert [row["status"] for row in rows] == ["ok", "crashed", "ok"]
     assert rows[2]["duplicate_of"] == "a"

@@ -44,7 +44,7 @@ Thresholds = dict[StageName, npt.NDArray[np.float32]]
 _STAGES: Final[tuple[StageName, StageName]] = ("filter", "model")
 
 LEVELS: Final = 60
-"""Settings in the sequence of either side."""
+"""Settings in the sequence of either side, at most."""
 BOLDEST: Final = 1.5
 """The boldest that clears has this much of the accepted risk on the half that it was chosen on."""
 BOLDEST_IN_BUDGET: Final = 0.5
@@ -399,7 +399,8 @@ def _clear_levels(
                 if stage != stages[-1]:
                     rise = int(rise * FILTER_RISES) / FILTER_RISES
                 clear[stage] = ladders[stage].at([int(s * rise) for s in steps[stage]])
-            levels.append(Level(case, clear, never))
+            if any((clear[stage] != levels[-1].clear[stage]).any() for stage in stages):
+                levels.append(Level(case, clear, never))
         end = len(levels) - 1
         if goal.max_miss_rate is not None:
             most, half = goal.max_miss_rate, goal.delta / 2
@@ -481,7 +482,9 @@ def _flag_thresholds(clear: Level, choosing: Bools, goal: Goal) -> list[Threshol
             rows = open_rows & (label >= 0)
             p = case.greatest[case.last][rows, k]
             columns[:, k] = _bolder(p, label[rows] == 0, case.drawn_of(rows), goal)
-    return [{**rest, case.last: column} for column in columns]
+    # Neighbours may be the same: thresholds have few steps where there are few labels.
+    new = [i == 0 or (columns[i] != columns[i - 1]).any() for i in range(LEVELS)]
+    return [{**rest, case.last: column} for column in columns[new]]
 
 
 def _bolder(

@@ -39,7 +39,7 @@ def run(command: click.Command) -> NoReturn:
         sys.stdout.flush()
         os._exit(INTERRUPTED)
     except click.ClickException as error:
-        from edgemod.screen import printable
+        from edgemod.screen.console import printable
 
         told = io.StringIO()
         # It quotes arguments: names of files, at times. Click declares it final.
@@ -62,7 +62,7 @@ def run(command: click.Command) -> NoReturn:
 
 
 def _tell(message: str) -> None:
-    from edgemod.screen import printable
+    from edgemod.screen.console import printable
 
     with contextlib.suppress(OSError):
         click.echo(printable(message, lines=True), err=True, nl=False)

@@ -46,7 +46,7 @@ from edgemod.evaluation import (
 )
 from edgemod.metrics import Estimate, bootstrap
 from edgemod.records import Columns, chunk_of
-from edgemod.screen import area, share
+from edgemod.screen.console import area, share
 from edgemod.triager import Triager
 from edgemod.words import ANY, OUTPUTS
 from training_data import TrainingData, load_dev

@@ -33,9 +33,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgemod
-from edgemod import crew, pipeline, quarantine, records, screen, worker
+from edgemod import crew, pipeline, quarantine, records, worker
 from edgemod.errors import InputError, ModelError, OutputError, RunError
 from edgemod.records import Chunk, Columns
+from edgemod.screen import run as screen
 from edgemod.triager import Triager
 from edgemod.words import Status
 from samples import sentences, write_dump

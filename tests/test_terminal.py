@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edgemod import exits, screen
+from edgemod import exits
 from edgemod.cli import cli
 from edgemod.errors import InputError
+from edgemod.screen.console import printable
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31m\u202e\x9b2J\nedgemod: all is well"
 """A title for the window, red, right to left, a C1 escape that clears, and a line of its own."""
@@ -125,5 +126,5 @@ def test_a_mistake_of_edgemod_is_told_without_harm(
 
 def test_a_line_feed_in_a_name_makes_no_line() -> None:
     assert str(InputError("is gone", where="a\nb", fix="Look.")) == "a\\nb: is gone\n  Look."
-    assert screen.printable("a\nb") == "a\\nb"
-    assert screen.printable("a\nb\r", lines=True) == "a\nb\\r"
+    assert printable("a\nb") == "a\\nb"
+    assert printable("a\nb\r", lines=True) == "a\nb\\r"

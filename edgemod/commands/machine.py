@@ -23,7 +23,8 @@ def model() -> None:
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def model_list(as_json: bool) -> None:
     """List the models edgemod knows and whether their files are here."""
-    from edgemod import screen, store
+    from edgemod import store
+    from edgemod.screen import machine as screen
 
     entries = store.list_models()
     if as_json:
@@ -37,7 +38,7 @@ def model_list(as_json: bool) -> None:
 def model_verify(names: tuple[str, ...]) -> None:
     """Recompute the SHA-256 of models (all that are here, unless named); exit 1 on a mismatch."""
     from edgemod import store
-    from edgemod.screen import printable
+    from edgemod.screen.console import printable
 
     for entry in store.list_models():
         if entry.name in names or (not names and entry.present):
@@ -93,7 +94,8 @@ def doctor(as_json: bool) -> None:
 
     Exits 1 if something edgemod needs is missing or damaged.
     """
-    from edgemod import checkup, screen
+    from edgemod import checkup
+    from edgemod.screen import machine as screen
 
     findings = checkup.run()
     if as_json:
@@ -172,7 +174,8 @@ def bench(
     INPUT is a Parquet, CSV or JSONL file, a folder of them or a glob. Takes about a minute. The
     sample is copied to a temporary folder, which is removed at the end.
     """
-    from edgemod import benchmark, figures, parts, screen
+    from edgemod import benchmark, figures, parts
+    from edgemod.screen import machine as screen
 
     def tell(step: str) -> None:
         if sys.stderr.isatty():

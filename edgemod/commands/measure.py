@@ -82,7 +82,9 @@ def evaluate(
     and the ROC curve, what comes of it at several thresholds, and the shares of violating and of
     harmless records that are cleared, flagged and sent to review, all with 95 % intervals.
     """
-    from edgemod import evaluation, machine, screen
+    from edgemod import evaluation, machine
+    from edgemod.screen import measure as screen
+    from edgemod.screen.console import printable
 
     if plots is not None:
         from edgemod import plots as drawing
@@ -93,7 +95,7 @@ def evaluate(
         labels=None if labels is None else [name.strip() for name in labels.split(",")],
         model=None if model == "none" else model,
         workers=workers or machine.usable_cores(),
-        on_notice=lambda notice: click.echo(screen.printable(notice), err=True),
+        on_notice=lambda notice: click.echo(printable(notice), err=True),
         **options,
     )
     if as_json:
@@ -197,16 +199,19 @@ def calibrate(
     choose, half test. A risk that they cannot certify is named, with about how many labels more
     would; what is not certified goes to review. Exits 0 either way: read the table.
     """
-    from edgemod import calibrating, machine, screen
+    from edgemod import calibrating, machine
+    from edgemod.screen import measure as screen
+    from edgemod.screen.console import printable
+    from edgemod.screen.progress import reading
 
-    with screen.reading(sys.stderr.isatty()) as on_progress:
+    with reading(sys.stderr.isatty()) as on_progress:
         made = calibrating.calibrate(
             labels,
             out,
             labels=None if columns is None else [name.strip() for name in columns.split(",")],
             model=None if model == "none" else model,
             workers=workers or machine.usable_cores(),
-            on_notice=lambda notice: click.echo(screen.printable(notice), err=True),
+            on_notice=lambda notice: click.echo(printable(notice), err=True),
             on_progress=on_progress,
             **options,
         )
@@ -253,14 +258,15 @@ def explain(
     run must be unchanged, policy and models those of the run.
     """
     from edgemod import explain as explaining
-    from edgemod import screen
+    from edgemod.screen import measure as screen
+    from edgemod.screen.console import printable
     from edgemod.triager import Triager
 
     chosen = None if model == "none" else model
     with Triager(policy, chosen, calibration=calibration, overlay=overlay) as triager:
         found = explaining.explain(run, record_id, triager, pseudonymise)
     if notice:
-        click.echo(screen.printable(explaining.notice(found, contact), lines=True), nl=False)
+        click.echo(printable(explaining.notice(found, contact), lines=True), nl=False)
     elif as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=2))
     else:
@@ -310,7 +316,7 @@ def audit_sample(run: Path, out: Path, **options: Any) -> None:
     report', and 'edgemod calibrate'. The input of the run must be unchanged.
     """
     from edgemod import audit as auditing
-    from edgemod.screen import printable
+    from edgemod.screen.console import printable
 
     made = auditing.sample(run, out, **options)
     click.echo(f"{made.exported} records -> {printable(str(out))}: {', '.join(made.files)}")
@@ -326,7 +332,7 @@ def audit_report(labels: tuple[str, ...], as_json: bool) -> None:
     that hold for few labels, too.
     """
     from edgemod import audit as auditing
-    from edgemod import screen
+    from edgemod.screen import measure as screen
 
     found = auditing.report(labels)
     if as_json:

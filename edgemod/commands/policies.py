@@ -28,7 +28,7 @@ def policy() -> None:
 def policy_check(file: Path) -> None:
     """Report every mistake in a policy at once, with its line; exit 1 if there is one."""
     from edgemod.policy import load_policy
-    from edgemod.screen import printable
+    from edgemod.screen.console import printable
 
     checked = load_policy(file)
     click.echo(
@@ -58,7 +58,8 @@ def policy_test(
     Each [[test]] has a name, a text, the verdict that it must get, if need be its category, and
     why. Of what fails it is shown what was decided, by which stage and why, and what fired.
     """
-    from edgemod import rehearsal, screen
+    from edgemod import rehearsal
+    from edgemod.screen import policies as screen
     from edgemod.triager import Triager
 
     chosen = None if model == "none" else model
@@ -87,8 +88,9 @@ def policy_backtest(
     records that nothing else catches, and what it overlaps with most; what never fires is dead. No
     model runs.
     """
-    from edgemod import rehearsal, screen
+    from edgemod import rehearsal
     from edgemod.policy import load_policy
+    from edgemod.screen import policies as screen
 
     found = rehearsal.backtest(load_policy(file, overlay), labels, text=text)
     if as_json:
@@ -177,7 +179,8 @@ def policy_diff(
     of the review load of each category, and in which groups most moves. The language model reads
     each text once; of a run with --keep-scores, only what that run did not have it read.
     """
-    from edgemod import rehearsal, screen
+    from edgemod import rehearsal
+    from edgemod.screen import policies as screen
 
     archive = rehearsal.Archive.open(on, text=text, by=by)
     with _pair((old, None), (new, overlay), archive, model, calibration) as (before, after):
@@ -228,7 +231,8 @@ def policy_drill(
     Shows what moves, the size of the review queue with and without it, the hours that the reviewers
     need for it, what they do not get to, by category, and which test cases of the policy fail.
     """
-    from edgemod import rehearsal, screen
+    from edgemod import rehearsal
+    from edgemod.screen import policies as screen
 
     archive = rehearsal.Archive.open(on, text=text, by=by)
     with _pair((file, None), (file, overlay), archive, model, calibration) as (before, after):
@@ -256,8 +260,8 @@ def policy_show(file: Path | None, as_json: bool) -> None:
 
     In JSON, thresholds that are null are the calibration's, and a flag_above of null is never.
     """
-    from edgemod import screen
     from edgemod.policy import load_policy, to_json
+    from edgemod.screen import policies as screen
 
     shown = load_policy(file)
     if as_json:

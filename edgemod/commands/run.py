@@ -130,7 +130,10 @@ def triage(
     OUT receives decisions/ (one row a record, no text), review/ (the records for people, with
     text), report.json and run.json. The same command goes on with an interrupted run.
     """
-    from edgemod import machine, pipeline, run_folder, screen
+    from edgemod import machine, pipeline, run_folder
+    from edgemod.screen import run as screen
+    from edgemod.screen.console import printable
+    from edgemod.screen.progress import progress as shown_progress
 
     chosen = None if model == "none" else model
     if dry_run:
@@ -156,11 +159,11 @@ def triage(
 
     def tell(plan: Plan) -> None:
         for notice in plan.columns.notices:
-            click.echo(screen.printable(notice), err=True)
+            click.echo(printable(notice), err=True)
 
     finished = not restart and run_folder.is_complete(out)
     try:
-        with screen.progress(shown) as on_progress:
+        with shown_progress(shown) as on_progress:
             report = pipeline.triage(
                 inputs,
                 out,
@@ -207,7 +210,8 @@ def merge(shards: tuple[Path, ...], out: Path, restart: bool, as_json: bool) -> 
     SHARD is the OUT of 'triage --shard I/N'; all N are needed, in any order. The queue is ranked,
     and a review budget applied, over all of them. The same command goes on after a kill.
     """
-    from edgemod import merging, screen
+    from edgemod import merging
+    from edgemod.screen import run as screen
 
     report = merging.merge(shards, out, restart=restart)
     if as_json:
@@ -226,7 +230,8 @@ def verify(out: Path, head: str | None, as_json: bool) -> None:
     or were added, and exits 3 if there are any. Prints the head of the chain over the decisions.
     Note it elsewhere: a chain inside OUT proves nothing against somebody who rewrites all of it.
     """
-    from edgemod import screen, verifying
+    from edgemod import verifying
+    from edgemod.screen.console import printable
 
     found = verifying.verify(out, head=head)
     if as_json:
@@ -234,7 +239,7 @@ def verify(out: Path, head: str | None, as_json: bool) -> None:
     else:
         for how in ("altered", "missing", "added"):
             for name in getattr(found, how):
-                click.echo(f"{how}: {screen.printable(name)}")
+                click.echo(f"{how}: {printable(name)}")
         if not found.noted:
             click.echo("the head is not the one given: these are not the decisions it was noted of")
         click.echo(f"checked {found.checked} files of decisions/ and review/", nl=False)
@@ -293,7 +298,9 @@ def score(
     Shows what was decided, by which stage and why, what fired (as offsets into the text), and
     the probability of every category. Prints JSON lines where stdout is not a terminal.
     """
-    from edgemod import machine, scoring, screen
+    from edgemod import machine, scoring
+    from edgemod.screen import run as screen
+    from edgemod.screen.console import printable
     from edgemod.triager import Triager
 
     chosen = None if model == "none" else model
@@ -311,10 +318,10 @@ def score(
             workers=workers or machine.usable_cores(),
         )
         for notice in done.notices:
-            click.echo(screen.printable(notice), err=True)
+            click.echo(printable(notice), err=True)
         if done.unreadable:
             click.echo(f"{done.unreadable} rows could not be read: they are null", err=True)
-        click.echo(f"{done.rows} rows -> {screen.printable(str(out))}", err=True)
+        click.echo(f"{done.rows} rows -> {printable(str(out))}", err=True)
         return
     if len(texts) == 1 and (texts[0] == "-" or _is_file(texts[0])):
         raise click.UsageError(
@@ -346,7 +353,8 @@ def score(
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def inspect(file: Path, as_json: bool) -> None:
     """Show what is in a dump, which columns look like what, and the command to triage it."""
-    from edgemod import inspection, screen
+    from edgemod import inspection
+    from edgemod.screen import run as screen
 
     found = inspection.inspect(file)
     if as_json:

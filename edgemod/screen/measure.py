@@ -1,0 +1,188 @@
+"""What people see of figures against labels, calibrations, audits and explanations."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rich.padding import Padding
+from rich.text import Text
+
+from edgemod.screen.console import COLOURS, Console, area, printable, safe, share, table_of
+from edgemod.words import CATEGORIES
+
+if TYPE_CHECKING:
+    from edgemod.audit import Share
+    from edgemod.calibrating import Calibrated
+    from edgemod.evaluation import Evaluation
+    from edgemod.explain import Explanation
+
+
+_POINTS: Final = {
+    "F1 at .5": "f1_at_half",
+    "F1 flag": "f1_at_flag_threshold",
+    "F1 best": "f1_oracle",
+    "R 1 %": "recall_at_fpr_1",
+    "R 10 %": "recall_at_fpr_10",
+    "P 90 %": "precision_at_recall_90",
+    "read 2 %": "review_at_miss_2",
+    "read 5 %": "review_at_miss_5",
+    "AUGRC": "augrc",
+    "ECE": "ece",
+}
+"""Headings of the figures on the screen; the rest are in the JSON."""
+
+
+def evaluations(found: Sequence[Evaluation]) -> None:
+    """What an evaluation found, file by file, on stdout."""
+    console = Console()
+    for file, of_file in itertools.groupby(found, lambda line: line.file):
+        lines = [*of_file]
+        console.print(f"[bold]{safe(file)}[/]")
+        areas = table_of("label", "stage", "ranked by", "violating", "AUPRC", "AUROC")
+        points = table_of("label", "stage", "ranked by", *_POINTS)
+        shares = table_of("label", "records", "truly", "clear", "flag", "review")
+        unscored = 0
+        for line in lines:
+            for rank in line.rankings:
+                unscored = max(unscored, rank.unscored)
+                violating = f"{rank.positives:,} of {rank.n:,}"
+                label = line.label if line.group is None else f"{line.label}, {safe(line.group)}"
+                both = area(rank.figures.get("auprc")), area(rank.figures.get("auroc"))
+                areas.add_row(label, rank.stage, rank.probability, violating, *both)
+                if rank.figures and line.group is None:
+                    told = (rank.figures.get(name) for name in _POINTS.values())
+                    values = ("-" if figure is None else f"{figure.value:.3f}" for figure in told)
+                    points.add_row(label, rank.stage, rank.probability, *values)
+            for truly, part in (("violating", line.violating), ("harmless", line.harmless)):
+                if part and part.n:
+                    decided = (part.clear, part.flag, part.review)
+                    label = line.label
+                    label += "" if line.group is None else f", {safe(line.group)}"
+                    shares.add_row(label, f"{part.n:,}", truly, *map(share, decided))
+        console.print(areas)
+        if points.row_count:
+            console.print(points)
+        if shares.row_count:
+            console.print(shares)
+        if unscored:
+            console.print(f"not scored, and not in the areas: {unscored:,}", style="yellow")
+    console.print(
+        "in brackets: 95 % intervals; those of all figures are in --json. F1 best: with the best "
+        "threshold in hindsight. R: recall at false positives; P: precision at recall; read: share "
+        "for review at a miss rate",
+        style="dim",
+    )
+
+
+def calibration(made: Calibrated, out: Path) -> None:
+    """What was certified, and what was not, on stdout."""
+    console = Console()
+    table = table_of("risk", "of", "wrong / labelled", "found", "at most", "accepted", "certified")
+    for risk in made.found.risks:
+        name = risk.category + (f" in {safe(risk.stratum)}" if risk.stratum is not None else "")
+        answer = "[green]yes[/]" if risk.certified else "[red]no[/]"
+        if risk.target is None:
+            answer = "bound"
+        elif risk.needed == 0:
+            answer += ", held up by others"
+        elif risk.needed is not None:
+            answer += f", about {risk.needed:,} more"
+        table.add_row(
+            risk.side,
+            name,
+            f"{risk.bad:,} / {risk.n:,}",
+            "-" if risk.found is None else f"{risk.found:.1%}",
+            f"{risk.bound:.1%}",
+            "-" if risk.target is None else f"{risk.target:.1%}",
+            answer,
+        )
+    console.print(table)
+    console.print(
+        "miss: of the records that violate, the share cleared; false flag: of the records "
+        "flagged, the share that does not violate. About N more: records of that kind.",
+        style="dim",
+    )
+    limits = made.found.limits
+    if not limits["filter"].clear_below.any():
+        console.print(
+            "the filter clears nothing by this: the language model reads every record, and a run "
+            "takes several times as long",
+            style="yellow",
+        )
+    silent = [
+        name
+        for k, name in enumerate(CATEGORIES)
+        if all(math.isinf(limit.flag_above[k]) for limit in limits.values())
+    ]
+    if silent:
+        console.print(f"never flagged, but for rules: {', '.join(silent)}", style="yellow")
+    if made.certificate["labels"]["drawn by known chances"]:
+        console.print("how many more weighted labels it would take cannot be told", style="dim")
+    shares = made.found.shares
+    console.print(", ".join(f"{verdict} {share:.1%}" for verdict, share in shares.items()))
+    console.print(safe(made.note), style="bold")
+    console.print(f"written to {safe(str(out))}: triage with --calibration", style="dim")
+
+
+def audit(found: Sequence[Share]) -> None:
+    """What a labelled sample says of a run, on stdout."""
+    console = Console()
+    table = table_of("label", "share", "of", "labelled", "estimate")
+    for one in found:
+        what, of = _AUDITED[one.what]
+        whose = "any" if one.label == "any" else one.label
+        table.add_row(one.label, what, of.format(whose), f"{one.n:,}", share(one.share))
+    console.print(table)
+    console.print("in brackets: 95 % intervals that hold for any number of labels", style="dim")
+
+
+_AUDITED: Final = {
+    "violate": ("violate", "all records"),
+    "missed": ("cleared", "those that violate"),
+    "violate among cleared": ("violate", "cleared records"),
+    "wrong flags": ("do not violate", "records flagged for {}"),
+}
+
+
+def explanation(found: Explanation) -> None:
+    """Everything that led to one decision, on stdout."""
+    console = Console()
+    row = found.decision
+    verdict = f"[{COLOURS[row['verdict']]}]{row['verdict']}[/]"
+    where = f"{row['source']}#{row['source_row']}"
+    console.print(f"[bold]{safe(row['record_id'])}[/] ({safe(where)}): {verdict}")
+    if found.others:
+        console.print(
+            f"{found.others} more records have this id; this is the first", style="yellow"
+        )
+    console.print(f"why: {safe(row['reason'])}; settled by {row['stage']}")
+    if found.rule:
+        when = ", ".join(f"{c['feature']} {c['op']} {c['value']:g}" for c in found.rule["when"])
+        console.print(f"the rule's conditions: {safe(when)}")
+    if found.category:
+        console.print(f"{found.category}: {safe(found.definition, lines=True)}")
+    # Indented, so that no line of it reads as one of edgemod's.
+    text = Text(printable(found.text, lines=True))
+    console.print(Padding(text, (1, 0, 1, 2), expand=False), style="cyan")
+    table = table_of("category", "p", "filter clear, flag", "model clear, flag", "windows")
+    for name, stages in found.thresholds.items():
+        p = row[f"p_{name}"]
+        pairs = (
+            ", ".join("-" if v is None else f"{v:.3f}" for v in stages[stage].values())
+            for stage in ("filter", "model")
+        )
+        windows = " ".join(f"{window[name]:.3f}" for window in found.windows[:8])
+        table.add_row(name, "-" if p is None else f"{p:.3f}", *pairs, windows)
+    console.print(table)
+    for start, end, what in found.fired:
+        console.print(f"fired: {safe(what)} at {start}-{end}")
+    words = ", ".join(f"{safe(found.text[w.start : w.end])} {w.adds:+.2f}" for w in found.words)
+    if words:
+        console.print(f"words that weigh most in the filter: {words}")
+    values = ", ".join(f"{name} {value:.3g}" for name, value in found.features.items())
+    console.print(f"features: {values}", style="dim")
+    console.print(f"policy: {safe(found.policy)}; calibration: {safe(found.calibration)}")

@@ -13,7 +13,7 @@ from edgemod.kernels import automaton
 from edgemod.policy import Lexicon
 
 # Few letters, so that terms overlap, nest and share prefixes; é and 漢 for the word boundaries.
-WORDS = st.text("abé漢 ", min_size=1, max_size=5)
+WORDS = st.text("abé漢 ", min_size=1, max_size=8)
 
 
 def lexicon(

@@ -1,12 +1,18 @@
-"""Aho-Corasick over normalised bytes (Aho and Corasick, CACM 18(6), 1975), for any number of terms.
+"""Lexicon terms in normalised bytes: a trie, walked from wherever a term may begin.
+
+Most terms are words, which begin where words begin, and most words are given up after two or
+three bytes. An Aho-Corasick automaton, which reads every byte once whatever the terms, took
+three times as long: each state hangs on the one before, and the ends of short terms ("i", "us")
+inside longer words cannot be predicted. A walk is at most as long as the longest term.
 
 States are numbered breadth first, so the children of a state are consecutive, in the order of
-their labels. The shallow states, which a scan spends nearly all its time in, have a full row of
-transitions each; the deep ones search their few children and fall back along failure links.
+their labels. The shallow states have a full row of transitions each; the deep ones search
+their few children.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -21,6 +27,7 @@ from edgemod.kernels.text import (
     char_before,
     decode,
     is_alnum,
+    longest,
     lookup,
 )
 
@@ -30,6 +37,16 @@ ALLOW: Final = 2
 """Flag of a term that is no hit and hides the hits of its lexicon that lie inside it."""
 
 _DENSE: Final = 1 << 19  # transitions kept as full rows: 2 MB
+_IS_RUN: Final = np.uint8(1)
+_IS_LONG: Final = np.uint8(2)
+_IS_ANYWHERE: Final = np.uint8(4)
+_LONG: Final = 6
+_ANYWHERE: Final = 3
+_LONG_MASK: Final = np.uint64((1 << 8 * _LONG) - 1)
+_ANYWHERE_MASK: Final = np.uint64((1 << 8 * _ANYWHERE) - 1)
+_RUN: Final = re.compile(rb"[A-Za-z0-9]+")
+_ODD: Final = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio, made odd
+_ALNUM: Final = np.array([chr(b).isalnum() and b < 128 for b in range(256)], np.uint8)
 
 Int32s = npt.NDArray[np.int32]
 
@@ -38,13 +55,11 @@ class Automaton(NamedTuple):
     """The tables; S states, T terms, C byte classes. A tuple, for numba takes it whole."""
 
     classes: npt.NDArray[np.uint8]  # (256,) class of each byte; 0: in no term
-    dense: Int32s  # (D * C,) next state, for the first D states
+    heads: npt.NDArray[np.uint8]  # (H,) by ``_slot``: whether a term may begin so; see ``_begin``
+    dense: Int32s  # (D * C,) next state, for the first D states; 0: no term goes on so
     width: int  # C
     first: Int32s  # (S + 1,) the first child of each state
     label: npt.NDArray[np.uint8]  # (S,) the byte that leads to each state
-    fail: Int32s  # (S,) the state of its longest proper suffix
-    depth: Int32s  # (S,) bytes read to reach it
-    report: Int32s  # (S,) it, or its longest suffix, with a term that ends there; 0: none
     ends: Int32s  # (S + 1,) its first term, in state order
     owner: Int32s  # (T,) lexicon of each term
     flags: npt.NDArray[np.uint8]  # (T,) WORD, ALLOW
@@ -60,13 +75,12 @@ def _child(first: Int32s, label: Bytes, state: int, byte: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _trie(data: Bytes, offsets: Ints) -> tuple[int, Int32s, Bytes, Int32s, Int32s, Int32s]:
-    """States of the sorted, distinct words: number, first, label, parent, depth, word ended."""
+def _trie(data: Bytes, offsets: Ints) -> tuple[int, Int32s, Bytes, Int32s]:
+    """States of the sorted, distinct words: number, first, label, and the word ended or -1."""
     words = len(offsets) - 1
     room = offsets[words] + 2
     first = np.zeros(room, np.int32)
     label = np.zeros(room, np.uint8)
-    parent = np.zeros(room, np.int32)
     depth = np.zeros(room, np.int32)
     word = np.full(room, -1, np.int32)
     low = np.zeros(room, np.int32)  # the words that pass through a state: low to high
@@ -83,7 +97,7 @@ def _trie(data: Bytes, offsets: Ints) -> tuple[int, Int32s, Bytes, Int32s, Int32
             i += 1
         while i < high[state]:
             byte = data[offsets[i] + level]
-            label[states], parent[states], depth[states] = byte, state, level + 1
+            label[states], depth[states] = byte, level + 1
             low[states] = i
             while i < high[state] and data[offsets[i] + level] == byte:
                 i += 1
@@ -91,41 +105,33 @@ def _trie(data: Bytes, offsets: Ints) -> tuple[int, Int32s, Bytes, Int32s, Int32
             states += 1
         state += 1
     first[states] = states
-    return states, first, label, parent, depth, word
+    return states, first, label, word
 
 
 @njit(cache=True, nogil=True)
-def _link(
-    states: int, first: Int32s, label: Bytes, parent: Int32s, word: Int32s
-) -> tuple[Int32s, Int32s]:
-    """Failure and report links, breadth first."""
-    fail = np.zeros(states, np.int32)
-    report = np.zeros(states, np.int32)
-    for state in range(1, states):
-        if parent[state] > 0:
-            suffix = fail[parent[state]]
-            target = _child(first, label, suffix, label[state])
-            while target == 0 and suffix != 0:
-                suffix = fail[suffix]
-                target = _child(first, label, suffix, label[state])
-            fail[state] = target
-        report[state] = state if word[state] >= 0 else report[fail[state]]
-    return fail, report
+def _slot(head: int, heads: Bytes) -> int:
+    """Where ``heads`` says what it knows of terms with these first bytes, the first one lowest."""
+    return (head * _ODD >> np.uint64(40)) & np.uint64(len(heads) - 1)
 
 
-@njit(cache=True, nogil=True)
-def _rows(
-    rows: int, width: int, classes: Bytes, first: Int32s, label: Bytes, fail: Int32s
-) -> Int32s:
-    """Full transitions of the first ``rows`` states: those of their failure, then their own."""
-    dense = np.zeros(rows * width, np.int32)
-    for state in range(rows):
-        if state:
-            for k in range(width):
-                dense[state * width + k] = dense[fail[state] * width + k]
-        for child in range(first[state], first[state + 1]):
-            dense[state * width + classes[label[child]]] = child
-    return dense
+def _heads(terms: Sequence[tuple[bytes, int, int]]) -> Bytes:
+    """``Automaton.heads`` of the terms."""
+    keys: set[tuple[np.uint8, bytes]] = set()
+    everywhere = False
+    for word, _, flags in terms:
+        if not (flags & WORD and _ALNUM[word[0]]):
+            everywhere |= len(word) < _ANYWHERE - 1  # too many heads: begin at every byte
+            rest = (bytes([k]) for k in range(256)) if len(word) == _ANYWHERE - 1 else (b"",)
+            keys |= {(_IS_ANYWHERE, word[:_ANYWHERE] + more) for more in rest}
+        elif len(word) >= _LONG:
+            keys.add((_IS_LONG, word[:_LONG]))
+        else:
+            keys.add((_IS_RUN, _RUN.match(word)[0]))  # type: ignore[index]
+    # At most one place in 16 passes by chance.
+    heads = np.zeros(1 << max(14, (16 * len(keys)).bit_length()), np.uint8)
+    for kind, head in keys:
+        heads[_slot(np.uint64(int.from_bytes(head, "little")), heads)] |= kind
+    return heads | _IS_ANYWHERE if everywhere else heads
 
 
 def build(terms: Sequence[tuple[bytes, int, int]]) -> Automaton:
@@ -137,13 +143,16 @@ def build(terms: Sequence[tuple[bytes, int, int]]) -> Automaton:
     offsets[1:] = np.cumsum([len(word) for word in words])
     data = np.frombuffer(b"".join(words), np.uint8)
 
-    states, first, label, parent, depth, word = _trie(data, offsets)
-    fail, report = _link(states, first, label, parent, word)
+    states, first, label, word = _trie(data, offsets)
     used = np.unique(label[1:states])
     classes = np.zeros(256, np.uint8)
     classes[used] = np.arange(1, len(used) + 1)
     width = len(used) + 1
-    dense = _rows(min(states, _DENSE // width + 1), width, classes, first, label, fail)
+    rows = min(states, _DENSE // width + 1)
+    dense = np.zeros((rows, width), np.int32)
+    children = np.arange(1, first[rows])
+    parents = np.repeat(np.arange(rows), np.diff(first[: rows + 1]))
+    dense[parents, classes[label[children]]] = children
 
     rank = {word: i for i, word in enumerate(words)}
     state_of = np.empty(len(words), np.int64)
@@ -153,13 +162,11 @@ def build(terms: Sequence[tuple[bytes, int, int]]) -> Automaton:
     order = np.argsort(at, kind="stable")
     return Automaton(
         classes=classes,
-        dense=dense,
+        heads=_heads(ordered),
+        dense=dense.ravel(),
         width=width,
         first=first[: states + 1].copy(),
         label=label[:states].copy(),
-        fail=fail,
-        depth=depth[:states].copy(),
-        report=report,
         ends=np.searchsorted(at[order], np.arange(states + 1)).astype(np.int32),
         owner=np.array([ordered[i][1] for i in order], np.int32),
         flags=np.array([ordered[i][2] for i in order], np.uint8),
@@ -189,6 +196,31 @@ def _is_word(
 
 
 @njit(cache=True, nogil=True)
+def _begin(data: Bytes, start: int, end: int, heads: Bytes, at: Ints) -> int:
+    """Write where in ``data[start:end]`` a term may begin to ``at``, the last first; how many.
+
+    A term that begins with an ASCII letter or digit and matches whole words begins where a run of
+    these does. Its first six bytes are looked up, or, if it is shorter, the run; of any other term
+    the first three bytes are. There is no branch on that: where terms begin cannot be predicted,
+    and each wrong guess costs as much as five bytes.
+    """
+    count = 0
+    run = np.uint64(0)  # the run of ASCII letters and digits that begins at i + 1, or its first 8
+    head = np.uint64(0)  # the bytes from i + 1 on
+    for i in range(end - 1, start - 2, -1):
+        byte = data[i] if i >= start else np.uint8(32)
+        known = heads[_slot(run, heads)] & _IS_RUN
+        known |= heads[_slot(head & _LONG_MASK, heads)] & _IS_LONG
+        known &= np.uint8(0) - np.uint8(1 - _ALNUM[byte])
+        known |= heads[_slot(head & _ANYWHERE_MASK, heads)] & _IS_ANYWHERE
+        at[count] = i + 1
+        count += known != 0
+        run = ((run << np.uint64(8)) | np.uint64(byte)) * np.uint64(_ALNUM[byte])
+        head = (head << np.uint64(8)) | np.uint64(byte)
+    return count
+
+
+@njit(cache=True, nogil=True)
 def _matches(
     data: Bytes,
     start: int,
@@ -196,68 +228,62 @@ def _matches(
     automaton: Automaton,
     pages: Bytes,
     entries: Ints,
+    at: Ints,
     found: Ints,
-) -> tuple[Ints, int]:
-    """All matches in order of their ends, the longer first: (start, end, lexicon, allow) rows.
+) -> int:
+    """All matches in order of their starts, the shorter first: (start, end, lexicon, allow) rows.
 
-    ``found`` is scratch, replaced by a larger one when it is full.
+    How many there are; ``found`` holds those it has room for. ``at`` is scratch, longer than
+    the text.
     """
     classes, dense, width = automaton.classes, automaton.dense, automaton.width
     rows = len(dense) // width
-    state = count = 0
-    for i in range(start, end):
-        byte = data[i]
-        while state >= rows:
-            child = _child(automaton.first, automaton.label, state, byte)
-            if child:
-                state = child
+    count = 0
+    for k in range(_begin(data, start, end, automaton.heads, at) - 1, -1, -1):
+        state = 0
+        for i in range(at[k], end):
+            if state < rows:
+                state = np.int64(dense[state * width + classes[data[i]]])
+            else:
+                state = _child(automaton.first, automaton.label, state, data[i])
+            if state == 0:
                 break
-            state = automaton.fail[state]
-        else:
-            state = np.int64(dense[state * width + classes[byte]])
-        at = automaton.report[state]
-        while at:
-            low = i + 1 - automaton.depth[at]
-            for term in range(automaton.ends[at], automaton.ends[at + 1]):
+            for term in range(automaton.ends[state], automaton.ends[state + 1]):
                 flags = automaton.flags[term]
-                if not flags & WORD or _is_word(data, start, low, i + 1, end, pages, entries):
-                    if count == len(found):
-                        larger = np.empty((2 * count, 4), np.int64)
-                        larger[:count] = found
-                        found = larger
-                    found[count, 0] = low
-                    found[count, 1] = i + 1
-                    found[count, 2] = automaton.owner[term]
-                    found[count, 3] = flags & ALLOW
+                if not flags & WORD or _is_word(data, start, at[k], i + 1, end, pages, entries):
+                    if count < len(found):
+                        found[count, 0] = at[k]
+                        found[count, 1] = i + 1
+                        found[count, 2] = automaton.owner[term]
+                        found[count, 3] = flags & ALLOW
                     count += 1
-            at = automaton.report[automaton.fail[at]]
-    return found, count
+    return count
 
 
 @njit(cache=True, nogil=True)
 def _settle(found: Ints, count: int, cover: Ints) -> None:
     """Mark the hits that count with -1 in column 3: those inside no other match of their lexicon.
 
-    From the last end to the first, ``cover`` holds for each lexicon the least start of the
-    matches that end here or later: a hit that starts no earlier lies inside one of them.
+    From the first start to the last, ``cover`` holds for each lexicon the greatest end of the
+    matches that start here or earlier: a hit that ends no later lies inside one of them.
     """
-    high = count
-    while high > 0:
-        low = high - 1
-        while low > 0 and found[low - 1, 1] == found[high - 1, 1]:
-            low -= 1
-        for k in range(low, high):
+    low = 0
+    while low < count:
+        high = low + 1
+        while high < count and found[high, 0] == found[low, 0]:
+            high += 1
+        for k in range(high - 1, low - 1, -1):
             owner = found[k, 2]
-            if found[k, 3] == ALLOW and found[k, 0] < cover[owner]:
-                cover[owner] = found[k, 0]
-        for k in range(low, high):
+            if found[k, 3] == ALLOW and found[k, 1] > cover[owner]:
+                cover[owner] = found[k, 1]
+        for k in range(high - 1, low - 1, -1):
             owner = found[k, 2]
-            if found[k, 3] == 0 and found[k, 0] < cover[owner]:
-                cover[owner] = found[k, 0]
+            if found[k, 3] == 0 and found[k, 1] > cover[owner]:
+                cover[owner] = found[k, 1]
                 found[k, 3] = -1
-        high = low
+        low = high
     for k in range(count):
-        cover[found[k, 2]] = np.iinfo(np.int64).max
+        cover[found[k, 2]] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -265,11 +291,14 @@ def _count(
     data: Bytes, offsets: Ints, automaton: Automaton, pages: Bytes, entries: Ints, hits: Int32s
 ) -> None:
     found = np.empty((64, 4), np.int64)
-    cover = np.full(hits.shape[1], np.iinfo(np.int64).max, np.int64)
+    cover = np.zeros(hits.shape[1], np.int64)
+    at = np.empty(longest(offsets) + 2, np.int64)
     for row in range(len(offsets) - 1):
-        found, count = _matches(
-            data, offsets[row], offsets[row + 1], automaton, pages, entries, found
-        )
+        start, end = offsets[row], offsets[row + 1]
+        count = _matches(data, start, end, automaton, pages, entries, at, found)
+        if count > len(found):
+            found = np.empty((2 * count, 4), np.int64)
+            count = _matches(data, start, end, automaton, pages, entries, at, found)
         if count:
             _settle(found, count, cover)
             for k in range(count):
@@ -287,10 +316,14 @@ def count(data: Bytes, offsets: Ints, automaton: Automaton, lexicons: int) -> In
 
 
 def find(data: Bytes, automaton: Automaton, lexicons: int) -> list[tuple[int, int, int]]:
-    """The hits in one normalised text: lexicon, start and end in bytes, in order of the ends."""
+    """The hits in one normalised text: lexicon, start and end in bytes, in order of the starts."""
+    view, at = _frozen(data), np.empty(len(data) + 2, np.int64)
     found = np.empty((64, 4), np.int64)
-    cover = np.full(lexicons, np.iinfo(np.int64).max)
-    found, total = _matches(_frozen(data), 0, len(data), automaton, PAGES, ENTRIES, found)
+    total = _matches(view, 0, len(data), automaton, PAGES, ENTRIES, at, found)
+    if total > len(found):
+        found = np.empty((total, 4), np.int64)
+        _matches(view, 0, len(data), automaton, PAGES, ENTRIES, at, found)
+    cover = np.zeros(lexicons, np.int64)
     _settle(found, total, cover)
     return [(owner, low, high) for low, high, owner, hit in found[:total].tolist() if hit == -1]
 

@@ -38,6 +38,15 @@ def decode(data: Bytes, i: int, end: int) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)
+def longest(offsets: Ints) -> int:
+    """Bytes of the longest text: what scratch needs that one text fills."""
+    most = 0
+    for row in range(len(offsets) - 1):
+        most = max(most, offsets[row + 1] - offsets[row])
+    return most
+
+
+@njit(cache=True, nogil=True)
 def char_before(data: Bytes, start: int, i: int) -> int:
     """Where the code point that ends at ``i`` begins; ``i > start``."""
     low = i - 1

@@ -40,6 +40,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit, types
 
 from edgemod.kernels.tables import (
@@ -92,6 +93,36 @@ _RESEMBLES: Final = 127 << RESEMBLES_SHIFT
 _HAS_DIGIT: Final = DIGIT << CLASS_SHIFT  # a bit that LETTER has not
 _DROP_ENTRY: Final = DROP << CLASS_SHIFT
 _MENTION_ENTRY: Final = MENTION | 1 << SIZE_SHIFT | OTHER << CLASS_SHIFT
+
+
+# What is asked of a byte; 0 for one that `_plain` must not copy.
+_SOLID: Final = np.uint8(1)  # a letter, a digit, or punctuation without a second meaning
+_BLANK: Final = np.uint8(2)  # white space
+_IN_WORD: Final = np.uint8(4)
+_IS_DIGIT: Final = np.uint8(8)
+_WORDLIKE: Final = np.uint8(16)  # of a word, or an apostrophe
+_LINK_FIRST: Final = np.uint8(32)  # http, hxxp, ftp and www begin so ...
+_LINK_SECOND: Final = np.uint8(64)  # ... and go on so
+
+
+def _plain_bytes() -> npt.NDArray[np.uint8]:
+    table = np.zeros(256, np.uint8)
+    for byte in range(128):
+        kind = ENTRIES[byte] >> CLASS_SHIFT & 7
+        if kind == SPACE:
+            table[byte] = _BLANK
+        elif kind >= LETTER:
+            table[byte] = _SOLID | _IN_WORD | _WORDLIKE | (_IS_DIGIT if kind == DIGIT else 0)
+        elif kind == OTHER and not ENTRIES[byte] & IS_SPECIAL:
+            table[byte] = _SOLID
+    table[39] |= _WORDLIKE
+    table[list(b"fFhHwW")] |= _LINK_FIRST
+    table[list(b"tTxXwW")] |= _LINK_SECOND
+    return table
+
+
+_PLAIN: Final = _plain_bytes()
+_FORMS: Final = (ENTRIES[:256] & 255).astype(np.uint8)
 
 
 @njit(cache=True, nogil=True)
@@ -274,15 +305,6 @@ def _write_link(
 
 
 @njit(cache=True, nogil=True)
-def _has_single(out: Bytes, low: int, high: int) -> bool:
-    """Whether the link at ``out[low:high]`` has a letter alone, which may begin a spelled word."""
-    for i in range(low + 1, high):
-        if not is_alnum(out[i - 1]) and (i + 1 == high or not is_alnum(out[i + 1])):
-            return True
-    return False
-
-
-@njit(cache=True, nogil=True)
 def _in_word(data: Bytes, i: int, end: int, pages: Bytes, entries: Ints) -> bool:
     """Whether the character at ``i`` is a letter, a digit or an apostrophe."""
     code, _ = decode(data, i, end)
@@ -339,17 +361,36 @@ def _spelled(
 
 
 @njit(cache=True, nogil=True)
+def _may_spell(out: Bytes, first: int, i: int, end: int) -> int:
+    """Where from ``i`` on a spelled-out word may begin; ``end`` if nowhere.
+
+    At three characters of words with one other between, as in a-b-c, and, for they have more
+    bytes, at or just before what is beyond ASCII.
+    """
+    words = np.int64(i > first and _PLAIN[out[i - 1]] & _WORDLIKE != 0)
+    beyond = 0  # bits: whether the byte so many places before is of a word, is beyond ASCII
+    for k in range(i, end):
+        words = words << 1 | np.int64(_PLAIN[out[k]] & _WORDLIKE != 0)
+        beyond = beyond << 1 | out[k] >> 7
+        if words & 0b111111 == 0b010101 or beyond & 0b11111:
+            return max(i, k - 4)
+    return end
+
+
+@njit(cache=True, nogil=True)
 def _join(
     out: Bytes, first: int, end: int, pages: Bytes, entries: Ints, origin: Ints, trace: bool
 ) -> tuple[int, int]:
     """Join the spelled-out words of ``out[first:end]``; its new end, and how many."""
-    i = k = first
+    i = k = _may_spell(out, first, first, end)
     joined = 0
+    begin = i  # where a spelled-out word may begin
     high = first  # end of the spelled-out word in hand
     while i < end:
-        if i >= high:
+        if i >= high and i >= begin:
             high = _spelled(out, first, k, i, end, pages, entries)
             joined += high > i
+            begin = _may_spell(out, first, max(high, i + 1), end)
         _, size = decode(out, i, end)
         for j in range(size):
             out[k + j] = out[i + j]
@@ -362,6 +403,58 @@ def _join(
     if trace:
         origin[k] = origin[end]
     return k, joined
+
+
+@njit(cache=True, nogil=True)
+def _plain(
+    data: Bytes,
+    i: int,
+    end: int,
+    out: Bytes,
+    pos: int,
+    origin: Ints,
+    trace: bool,
+    last: int,
+    doubled: bool,
+    touched: bool,
+) -> tuple[int, int, bool, bool]:
+    """Copy ASCII words, and what is ordinary between them, from ``data[i]`` on: most of any text.
+
+    It ends before whatever needs a second look: a third equal character, more than one white space,
+    what may be a link, an entity or leet, and the end of a word that has digits. ``last`` is the
+    form before and ``doubled`` whether the one before that was the same; ``touched`` is whether
+    the word in hand has a digit or a look-alike. Returns where it ended, in both, and these two.
+    """
+    before = last & 255 if last >> SIZE_SHIFT == 1 else np.int64(-1)
+    was_in_word = _PLAIN[data[i - 1]] & _IN_WORD != 0
+    begun = i
+    follower = _PLAIN[data[i]] if i < end else np.uint8(0)
+    while i < end:
+        flags = follower
+        follower = _PLAIN[data[i + 1]] if i + 1 < end else np.uint8(0)
+        form = np.int64(_FORMS[data[i]])
+        same = (form == before) & (flags & _IS_DIGIT == 0)
+        in_word = flags & _IN_WORD != 0
+        # One branch, for `and` and `or` would be several, and words are not predictable.
+        if (
+            (flags & (_SOLID | _BLANK) == 0)
+            | ((flags & _BLANK != 0) & (follower & _SOLID == 0))
+            | (same & doubled)
+            | (touched & (not in_word))
+            | ((flags & _LINK_FIRST != 0) & (follower & _LINK_SECOND != 0) & (not was_in_word))
+        ):
+            break
+        touched |= flags & _IS_DIGIT != 0
+        out[pos] = form
+        if trace:
+            origin[pos] = i
+        before, doubled, was_in_word = form, same, in_word
+        pos += 1
+        i += 1
+    if i > begun and _PLAIN[data[i - 1]] & _BLANK:  # what follows writes its own
+        i -= 1
+        pos -= 1
+    return i, pos, doubled, touched
 
 
 @njit(cache=True, nogil=True)
@@ -385,8 +478,7 @@ def _one(
     last, run = np.int64(0), 0  # the form written last, and how many times running
     last_kind = SPACE
     gap = gap_at = 0  # characters of white space not yet written, and where they began
-    wide = spelled = False
-    singles = 0  # words of one character, one after the other
+    wide = False
     stretched = -1  # the last word counted as stretched
     latin = -1  # whether the text is mostly Latin; -1 until asked
 
@@ -417,8 +509,6 @@ def _one(
             i += size
             continue
         if word >= 0 and (kind < LETTER or stop > i):
-            singles = singles + 1 if pos - word == last >> SIZE_SHIFT else 0
-            spelled |= singles >= 3
             if seen & _RESEMBLES:
                 disguise = _disguise(out, word, pos, pages, entries)
                 if disguise == 1 and latin < 0:
@@ -454,10 +544,8 @@ def _one(
                     pos += 1
                 gap = 0
             if stop > i:
-                written = pos
                 pos = _write_link(data, i, stop, out, pos, origin, trace)
                 last, last_kind = np.int64(0), OTHER
-                spelled |= _has_single(out, written, pos)
                 i = stop
                 continue
             if kind >= LETTER and word < 0:
@@ -476,27 +564,27 @@ def _one(
         seen |= entry
         i += size
 
-        # The rest of an ASCII word, where nothing can begin and nothing repeats: most of any text.
-        plain = word >= 0 and is_alnum(data[i - 1])
-        while plain and i < end and data[i] < 128:
-            entry = entries[data[i]]
-            form = entry & FORM
-            kind = entry >> CLASS_SHIFT & 7
-            if kind < LETTER or form == last:
-                break
-            out[pos] = form & 255
-            if trace:
-                origin[pos] = i
-            last, last_kind, run = form, kind, 1
-            seen |= entry
-            pos += 1
-            i += 1
+        if word < 0 or is_alnum(data[i - 1]):
+            begun = pos
+            touched = word >= 0 and seen & (_RESEMBLES | _HAS_DIGIT) != 0
+            doubled = run > 1
+            i, pos, doubled, touched = _plain(
+                data, i, end, out, pos, origin, trace, last, doubled, touched
+            )
+            if pos > begun:
+                low = pos
+                while low > begun and is_alnum(out[low - 1]):
+                    low -= 1
+                if low > begun or word < 0:
+                    word, seen = low if low < pos else -1, np.int64(0)
+                seen |= _HAS_DIGIT if touched else 0
+                entry = entries[out[pos - 1]]
+                last, last_kind, run = entry & FORM, entry >> CLASS_SHIFT & 7, 1 + doubled
 
     if trace:
         origin[pos] = gap_at
-    if spelled:
-        pos, joined = _join(out, first, pos, pages, entries, origin, trace)
-        counts[3] += joined
+    pos, joined = _join(out, first, pos, pages, entries, origin, trace)
+    counts[3] += joined
     if wide:
         for k in range(first, pos):
             if out[k] == _WIDE:

@@ -103,7 +103,7 @@ def find_grams(texts: pa.LargeStringArray) -> Grams:
     """The n-grams of normalised texts."""
     data, offsets = normalise(texts)
     starts = np.zeros(len(offsets), np.int64)
-    found = np.empty(ngrams.GRAMS_PER_BYTE * len(data), np.int32)
+    found = np.empty(ngrams.GRAMS_PER_BYTE * (len(data) + 1), np.int32)
     return Grams(found[: _find(data, offsets, found, starts)].copy(), starts)
 
 

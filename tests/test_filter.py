@@ -84,7 +84,7 @@ def buffers(texts: list[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.i
 
 
 def kernel_grams(text: bytes) -> list[int]:
-    out = np.empty(ngrams.GRAMS_PER_BYTE * len(text), np.int32)
+    out = np.empty(ngrams.GRAMS_PER_BYTE * (len(text) + 1), np.int32)
     count = ngrams.grams(np.frombuffer(text, np.uint8), 0, len(text), out)
     return [int(b) for b in out[:count]]
 

@@ -24,6 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from edgemod.kernels.text import longest
+
 BITS: Final = 18
 """log2 of the number of buckets."""
 
@@ -40,6 +42,7 @@ RECIPE: Final = "word bytes 3 4 5, tokens 1 2, digits folded"
 """Which n-grams are counted, in a word for the metadata of the filter file."""
 
 _SHIFT: Final = np.uint64(64 - BITS)
+_ONE: Final = np.uint64(1)
 _SPACE: Final = np.uint64(32)
 _BYTE: Final = np.uint64(8)
 _MASK3: Final = np.uint64(0xFF_FFFF)
@@ -69,7 +72,7 @@ def _byte_kinds() -> npt.NDArray[np.uint8]:
 
 
 _KINDS: Final = _byte_kinds()
-_ZERO, _NINE = np.uint8(48), np.uint8(57)
+_FOLDED: Final = np.array([48 if 48 <= byte <= 57 else byte for byte in range(256)], np.uint8)
 
 
 def pack(weights: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
@@ -86,54 +89,48 @@ def pack(weights: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
 def grams(data: npt.NDArray[np.uint8], start: int, stop: int, out: npt.NDArray[np.int32]) -> int:
     """Write the buckets of the n-grams of ``data[start:stop]`` to ``out``; return their number.
 
-    ``out``: int32, at least ``GRAMS_PER_BYTE * (stop - start)`` long. Buckets are in
+    ``out``: int32, at least ``GRAMS_PER_BYTE * (stop - start + 1)`` long. Buckets are in
     0 .. 2**BITS - 1, in the order of the text, repeated as often as they occur.
     """
-    count = 0
+    # Unsigned indices: numba asks each signed one whether it is negative, a quarter of this loop.
+    i, end, count = np.uint64(start), np.uint64(stop), np.uint64(0)
     previous = np.uint64(0)
-    i = start
-    while i < stop:
+    while i < end:
         kind = _KINDS[data[i]]
         if kind == _SEPARATOR:
-            i += 1
+            i += _ONE
             continue
         token = _FNV_START
-        first = i
-        run = _SPACE
-        while i < stop and _KINDS[data[i]] == kind:
-            byte = np.uint64(_ZERO if _ZERO <= data[i] <= _NINE else data[i])
-            token = (token ^ byte) * _FNV_PRIME
-            if kind == _WORD:
-                run = ((run << _BYTE) | byte) & _MASK5
-                length = i - first + 2
-                if length >= 3:
-                    out[count] = ((run & _MASK3) * _ODD) >> _SHIFT
-                    count += 1
-                if length >= 4:
-                    out[count] = ((run & _MASK4) * _ODD) >> _SHIFT
-                    count += 1
-                if length >= 5:
-                    out[count] = (run * _ODD) >> _SHIFT
-                    count += 1
-            i += 1
-        if kind == _WORD:
-            run = ((run << _BYTE) | _SPACE) & _MASK5
-            length = i - first + 2
-            out[count] = ((run & _MASK3) * _ODD) >> _SHIFT
-            count += 1
-            if length >= 4:
+        if kind == _MARK:
+            while i < end and _KINDS[data[i]] == _MARK:
+                token = (token ^ np.uint64(data[i])) * _FNV_PRIME
+                i += _ONE
+        else:
+            run, length = _SPACE, np.uint64(1)
+            inside = True
+            while inside:
+                inside = i < end and _KINDS[data[i]] == _WORD
+                byte = _SPACE
+                if inside:
+                    byte = np.uint64(_FOLDED[data[i]])
+                    token = (token ^ byte) * _FNV_PRIME
+                    i += _ONE
+                run = run << _BYTE | byte
+                length += _ONE
+                # Write all three and count those that there are: a branch on the length would
+                # be a guess.
+                out[count] = ((run & _MASK3) * _ODD) >> _SHIFT
+                count += np.uint64(length >= 3)
                 out[count] = ((run & _MASK4) * _ODD) >> _SHIFT
-                count += 1
-            if length >= 5:
-                out[count] = (run * _ODD) >> _SHIFT
-                count += 1
+                count += np.uint64(length >= 4)
+                out[count] = ((run & _MASK5) * _ODD) >> _SHIFT
+                count += np.uint64(length >= 5)
         out[count] = (token * _ODD) >> _SHIFT
-        count += 1
-        if previous != 0:
-            out[count] = ((previous * _FNV_PRIME ^ token) * _ODD) >> _SHIFT
-            count += 1
+        count += _ONE
+        out[count] = ((previous * _FNV_PRIME ^ token) * _ODD) >> _SHIFT
+        count += np.uint64(previous != 0)
         previous = token
-    return count
+    return np.int64(count)
 
 
 @njit(cache=True, nogil=True)
@@ -159,11 +156,13 @@ def add_rows(
     integers, which hold 257 bytes of 255 before they overflow.
     """
     total[:] = np.int32(-128 * (last - first))
-    while first < last:
-        stop = min(last, first + 256)
+    i, end = np.uint64(first), np.uint64(last)
+    while i < end:
+        stop = min(end, i + np.uint64(256))
         even0 = odd0 = even1 = odd1 = np.uint64(0)
-        for j in range(first, stop):
-            low, high = rows[found[j], 0], rows[found[j], 1]
+        for j in range(i, stop):
+            row = np.uint32(found[j])
+            low, high = rows[row, 0], rows[row, 1]
             even0 += low & _EVEN
             odd0 += (low >> _BYTE) & _EVEN
             even1 += high & _EVEN
@@ -174,7 +173,7 @@ def add_rows(
             total[2 * k + 1] += np.int32((odd0 >> shift) & _LANE)
             total[2 * k + 8] += np.int32((even1 >> shift) & _LANE)
             total[2 * k + 9] += np.int32((odd1 >> shift) & _LANE)
-        first = stop
+        i = stop
 
 
 @njit(cache=True, nogil=True)
@@ -193,10 +192,7 @@ def score(
     what is added to every score.
     """
     n, outputs = out.shape
-    longest = 0
-    for i in range(n):
-        longest = max(longest, offsets[i + 1] - offsets[i])
-    found = np.empty(GRAMS_PER_BYTE * longest, np.int32)
+    found = np.empty(GRAMS_PER_BYTE * (longest(offsets) + 1), np.int32)
     total = np.empty(LANES, np.int32)
     best = np.empty(outputs, np.float64)
     for i in range(n):

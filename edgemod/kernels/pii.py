@@ -45,6 +45,15 @@ _LINK, _EMAIL, _CARD, _IP, _NATIONAL, _PHONE, _IBAN = range(7)
 _GROUPS: Final = 8
 _DIGITS: Final = 19
 
+_ONE: Final = np.uint64(1)
+_ITEM: Final = np.uint8(1)  # a digit, @ or a colon
+_LINK_FIRST: Final = np.uint8(2)  # http, hxxp, ftp and www begin so ...
+_LINK_SECOND: Final = np.uint8(4)  # ... and go on so
+_SIGNS: Final = np.zeros(256, np.uint8)
+_SIGNS[list(b"0123456789@:")] = _ITEM
+_SIGNS[list(b"fFhHwW")] = _LINK_FIRST
+_SIGNS[list(b"tTxXwW")] |= _LINK_SECOND
+
 _IBAN_LENGTHS: Final = {
     15: "NO",
     16: "BE",
@@ -464,11 +473,28 @@ def _ipv6(data: Bytes, floor: int, colon: int, end: int) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)
+def _skip(data: Bytes, i: int, end: int) -> int:
+    """Where from ``i`` on a digit, @, a colon or what may be a link stands; ``end`` if nowhere.
+
+    Unsigned, for numba asks each signed index whether it is negative.
+    """
+    k, stop = np.uint64(i), np.uint64(end)
+    follower = _SIGNS[data[k]] if k < stop else np.uint8(0)
+    while k < stop:
+        flags = follower
+        follower = _SIGNS[data[k + _ONE]] if k + _ONE < stop else np.uint8(0)
+        if flags & _ITEM | (flags & _LINK_FIRST and follower & _LINK_SECOND):
+            break
+        k += _ONE
+    return np.int64(k)
+
+
+@njit(cache=True, nogil=True)
 def _next(
     data: Bytes, start: int, floor: int, end: int, lengths: Ints, digits: Ints, groups: Ints
 ) -> tuple[int, int, int]:
     """The first item of ``data[floor:end]``: kind, start and end; (_NONE, end, end) if none."""
-    i = floor
+    i = _skip(data, floor, end)
     while i < end:
         byte = data[i]
         if is_digit(byte):
@@ -480,6 +506,7 @@ def _next(
             i += 1
             while i < end and is_digit(data[i]):
                 i += 1
+            i = _skip(data, i, end)
             continue
         if byte == 64:
             low, high = _email(data, floor, i, end)
@@ -489,11 +516,11 @@ def _next(
             low, high = _ipv6(data, floor, i, end)
             if high > low:
                 return _IP, low, high
-        elif byte | 32 in (102, 104, 119):
+        else:
             high = link_end(data, start, i, end)
             if high > i:
                 return _LINK, i, high
-        i += 1
+        i = _skip(data, i + 1, end)
     return _NONE, end, end
 
 

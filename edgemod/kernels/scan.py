@@ -33,8 +33,8 @@ from edgemod.kernels.text import (
     Floats,
     Ints,
     decode,
-    is_alnum,
     is_letter,
+    longest,
     lookup,
     starts,
 )
@@ -78,6 +78,11 @@ def _ordinary() -> npt.NDArray[np.int64]:
 
 
 _ORDINARY: Final = _ordinary()
+
+_ONE: Final = np.uint64(1)
+_FNV_START: Final = np.uint64(0xCBF29CE484222325)
+_FNV_PRIME: Final = np.uint64(0x100000001B3)
+_IN_WORD: Final = np.array([b >= 128 or chr(b).isalnum() for b in range(256)], np.uint8)
 
 
 @njit(cache=True, nogil=True)
@@ -265,35 +270,50 @@ def _scan(
         out[row, 10] = _entropy(data, start, end, seen, steps)
 
 
+@njit(cache=True, nogil=True)
+def _word_keys(data: Bytes, start: int, end: int, keys: npt.NDArray[np.uint64]) -> int:
+    """Write the hash of each word (FNV-1a, 64 bits) of ``data[start:end]``; how many.
+
+    Without a branch on where words end, and unsigned, for numba asks each signed index whether it
+    is negative.
+    """
+    count = np.uint64(0)
+    key = _FNV_START
+    before = np.uint64(0)  # 1 inside of a word
+    for i in range(np.uint64(start), np.uint64(end)):
+        solid = np.uint64(_IN_WORD[data[i]])
+        keys[count] = key
+        count += before & ~solid
+        key = (key ^ np.uint64(data[i])) * _FNV_PRIME if solid else _FNV_START
+        before = solid
+    keys[count] = key
+    return np.int64(count + before)
+
+
 @njit(types.void(DATA, OFFSETS, types.float32[::1]), cache=True, nogil=True)
 def _repeats(data: Bytes, offsets: Ints, out: Floats) -> None:
-    longest = 1
-    for row in range(len(offsets) - 1):
-        longest = max(longest, offsets[row + 1] - offsets[row])
+    most = longest(offsets) // 2 + 1
+    found = np.empty(most + 1, np.uint64)
     slots = 16
-    while slots < longest:  # words are at most half the bytes, so the table stays half empty
+    while slots < 2 * most:
         slots *= 2
     keys = np.empty(slots, np.uint64)
     owners = np.full(slots, -1, np.int64)  # the text that a slot's key belongs to
 
     for row in range(len(offsets) - 1):
-        words = repeats = 0
-        i, end = offsets[row], offsets[row + 1]
-        while i < end:
-            key = np.uint64(0xCBF29CE484222325)  # FNV-1a, 64 bits
-            first = i
-            while i < end and (data[i] >= 128 or is_alnum(data[i])):
-                key = (key ^ np.uint64(data[i])) * np.uint64(0x100000001B3)
-                i += 1
-            if i > first:
-                words += 1
-                slot = np.int64((key ^ key >> np.uint64(32)) & np.uint64(slots - 1))
-                while owners[slot] == row and keys[slot] != key:
-                    slot = slot + 1 & slots - 1
-                repeats += owners[slot] == row
-                owners[slot] = row
-                keys[slot] = key
-            i += 1
+        words = _word_keys(data, offsets[row], offsets[row + 1], found)
+        mask = np.uint64(15)  # the table stays half empty, and as small as the text
+        while mask < np.uint64(2 * words):
+            mask = mask << _ONE | _ONE
+        repeats = 0
+        for k in range(words):
+            key = found[k]
+            slot = (key ^ key >> np.uint64(32)) & mask
+            while owners[slot] == row and keys[slot] != key:
+                slot = slot + _ONE & mask
+            repeats += owners[slot] == row
+            owners[slot] = row
+            keys[slot] = key
         out[row] = repeats / np.float32(max(words, 1))
 
 

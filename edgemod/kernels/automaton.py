@@ -46,6 +46,7 @@ _LONG_MASK: Final = np.uint64((1 << 8 * _LONG) - 1)
 _ANYWHERE_MASK: Final = np.uint64((1 << 8 * _ANYWHERE) - 1)
 _RUN: Final = re.compile(rb"[A-Za-z0-9]+")
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio, made odd
+_ONE: Final = np.uint64(1)
 _ALNUM: Final = np.array([chr(b).isalnum() and b < 128 for b in range(256)], np.uint8)
 
 Int32s = npt.NDArray[np.int32]
@@ -204,20 +205,24 @@ def _begin(data: Bytes, start: int, end: int, heads: Bytes, at: Ints) -> int:
     the first three bytes are. There is no branch on that: where terms begin cannot be predicted,
     and each wrong guess costs as much as five bytes.
     """
-    count = 0
-    run = np.uint64(0)  # the run of ASCII letters and digits that begins at i + 1, or its first 8
-    head = np.uint64(0)  # the bytes from i + 1 on
-    for i in range(end - 1, start - 2, -1):
-        byte = data[i] if i >= start else np.uint8(32)
+    # Unsigned, for numba asks each signed index whether it is negative.
+    count = np.uint64(0)
+    run = np.uint64(0)  # the run of ASCII letters and digits that begins at `after`, or its first 8
+    head = np.uint64(0)  # the bytes from `after` on
+    first, after = np.uint64(start), np.uint64(end)
+    while True:
+        byte = data[after - _ONE] if after > first else np.uint8(32)
         known = heads[_slot(run, heads)] & _IS_RUN
         known |= heads[_slot(head & _LONG_MASK, heads)] & _IS_LONG
         known &= np.uint8(0) - np.uint8(1 - _ALNUM[byte])
         known |= heads[_slot(head & _ANYWHERE_MASK, heads)] & _IS_ANYWHERE
-        at[count] = i + 1
-        count += known != 0
+        at[count] = after
+        count += np.uint64(known != 0)
+        if after == first:
+            return np.int64(count)
         run = ((run << np.uint64(8)) | np.uint64(byte)) * np.uint64(_ALNUM[byte])
         head = (head << np.uint64(8)) | np.uint64(byte)
-    return count
+        after -= _ONE
 
 
 @njit(cache=True, nogil=True)

@@ -96,6 +96,7 @@ _MENTION_ENTRY: Final = MENTION | 1 << SIZE_SHIFT | OTHER << CLASS_SHIFT
 
 
 # What is asked of a byte; 0 for one that `_plain` must not copy.
+_ONE: Final = np.uint64(1)
 _SOLID: Final = np.uint8(1)  # a letter, a digit, or punctuation without a second meaning
 _BLANK: Final = np.uint8(2)  # white space
 _IN_WORD: Final = np.uint8(4)
@@ -369,11 +370,11 @@ def _may_spell(out: Bytes, first: int, i: int, end: int) -> int:
     """
     words = np.int64(i > first and _PLAIN[out[i - 1]] & _WORDLIKE != 0)
     beyond = 0  # bits: whether the byte so many places before is of a word, is beyond ASCII
-    for k in range(i, end):
+    for k in range(np.uint64(i), np.uint64(end)):  # see `_plain`
         words = words << 1 | np.int64(_PLAIN[out[k]] & _WORDLIKE != 0)
         beyond = beyond << 1 | out[k] >> 7
-        if words & 0b111111 == 0b010101 or beyond & 0b11111:
-            return max(i, k - 4)
+        if (words & 0b111111 == 0b010101) | (beyond & 0b11111 != 0):
+            return max(i, np.int64(k) - 4)
     return end
 
 
@@ -427,12 +428,13 @@ def _plain(
     """
     before = last & 255 if last >> SIZE_SHIFT == 1 else np.int64(-1)
     was_in_word = _PLAIN[data[i - 1]] & _IN_WORD != 0
-    begun = i
     follower = _PLAIN[data[i]] if i < end else np.uint8(0)
-    while i < end:
+    # Unsigned, for numba asks each signed index whether it is negative: a quarter of this loop.
+    k, stop, at = np.uint64(i), np.uint64(end), np.uint64(pos)
+    while k < stop:
         flags = follower
-        follower = _PLAIN[data[i + 1]] if i + 1 < end else np.uint8(0)
-        form = np.int64(_FORMS[data[i]])
+        follower = _PLAIN[data[k + _ONE]] if k + _ONE < stop else np.uint8(0)
+        form = np.int64(_FORMS[data[k]])
         same = (form == before) & (flags & _IS_DIGIT == 0)
         in_word = flags & _IN_WORD != 0
         # One branch, for `and` and `or` would be several, and words are not predictable.
@@ -445,16 +447,16 @@ def _plain(
         ):
             break
         touched |= flags & _IS_DIGIT != 0
-        out[pos] = form
+        out[at] = form
         if trace:
-            origin[pos] = i
+            origin[at] = k
         before, doubled, was_in_word = form, same, in_word
-        pos += 1
-        i += 1
-    if i > begun and _PLAIN[data[i - 1]] & _BLANK:  # what follows writes its own
-        i -= 1
-        pos -= 1
-    return i, pos, doubled, touched
+        at += _ONE
+        k += _ONE
+    low, high = np.int64(k), np.int64(at)
+    if low > i and _PLAIN[data[low - 1]] & _BLANK:  # what follows writes its own
+        return low - 1, high - 1, doubled, touched
+    return low, high, doubled, touched
 
 
 @njit(cache=True, nogil=True)

@@ -98,7 +98,7 @@ def _entropy(data: Bytes, start: int, end: int, seen: Ints, steps: Ints) -> floa
         return 0.0
     seen[:] = 0
     total = 0
-    for i in range(start, end):
+    for i in range(np.uint64(start), np.uint64(end)):  # see `_word_keys`
         count = seen[data[i]]
         seen[data[i]] = count + 1
         if count < len(steps):
@@ -122,20 +122,20 @@ def _run(
     sums = words = 0
     inside = np.int64(in_word)
     previous = data[i - 1]
-    end = min(end, i + _FEW)
-    while i < end:
-        counted = _ORDINARY[data[i]]
+    k, stop = np.uint64(i), np.uint64(min(end, i + _FEW))  # see `_word_keys`
+    while k < stop:
+        counted = _ORDINARY[data[k]]
         if counted < 0:
             break
         sums += counted
         solid = counted & 1
         words += solid & (inside ^ 1)
         inside = solid
-        run = run * (data[i] == previous) + 1
+        run = run * (data[k] == previous) + 1
         longest = max(longest, run)
-        previous = data[i]
-        i += 1
-    return i, sums, words, inside != 0, run, longest
+        previous = data[k]
+        k += _ONE
+    return np.int64(k), sums, words, inside != 0, run, longest
 
 
 @njit(cache=True, nogil=True)

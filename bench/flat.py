@@ -32,7 +32,7 @@ WORDS = [
     "can", "go", "went", "see", "saw", "make", "made", "game", "team", "film", "song", "day",
     "night", "week", "good", "bad", "new", "old", "great", "long", "short", "well", "really",
     "never", "always", "maybe", "why", "how", "what", "when", "people", "friend", "house", "city",
-    "work", "money", "time", "thing", "idea", "plan", "trash", "stupid", "idiot", "love", "hate",
+    "work", "money", "time", "thing", "idea", "plan", "love", "hate",
     "thanks", "please", "sorry", "agree", "wrong", "right", "left", "first", "last", "next",
     "more", "less",
 ]  # fmt: skip
@@ -41,7 +41,7 @@ WORDS = [
 def repeated(source: Path, text: str) -> Iterator[list[str]]:
     """The texts of a file for ever, in batches, each with the number of its round."""
     for turn in itertools.count():
-        for batch in pq.ParquetFile(source).iter_batches(BATCH, [text]):
+        for batch in pq.ParquetFile(source).iter_batches(batch_size=BATCH, columns=[text]):
             yield [f"{value or ''} ({turn})" for value in batch.column(0).to_pylist()]
 
 

@@ -43,6 +43,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit, types
 
+from edgemod.kernels.spelled import WIDE, join
 from edgemod.kernels.tables import (
     CLASS_SHIFT,
     DIGIT,
@@ -67,8 +68,6 @@ from edgemod.kernels.text import (
     Bytes,
     Floats,
     Ints,
-    among,
-    char_before,
     decode,
     is_alnum,
     is_digit,
@@ -86,8 +85,6 @@ LINK: Final = 1
 MENTION: Final = 2
 """The marker bytes before a link's host and before a name."""
 
-_WIDE: Final = 3  # stands for two or more white spaces until spelled-out words are joined
-_SPACERS: Final = b".-_*/,|~+:^=; \x03"
 _LONGEST_LEET: Final = 14
 _RESEMBLES: Final = 127 << RESEMBLES_SHIFT
 _HAS_DIGIT: Final = DIGIT << CLASS_SHIFT  # a bit that LETTER has not
@@ -101,7 +98,6 @@ _SOLID: Final = np.uint8(1)  # a letter, a digit, or punctuation without a secon
 _BLANK: Final = np.uint8(2)  # white space
 _IN_WORD: Final = np.uint8(4)
 _IS_DIGIT: Final = np.uint8(8)
-_WORDLIKE: Final = np.uint8(16)  # of a word, or an apostrophe
 _LINK_FIRST: Final = np.uint8(32)  # http, hxxp, ftp and www begin so ...
 _LINK_SECOND: Final = np.uint8(64)  # ... and go on so
 
@@ -113,10 +109,9 @@ def _plain_bytes() -> npt.NDArray[np.uint8]:
         if kind == SPACE:
             table[byte] = _BLANK
         elif kind >= LETTER:
-            table[byte] = _SOLID | _IN_WORD | _WORDLIKE | (_IS_DIGIT if kind == DIGIT else 0)
+            table[byte] = _SOLID | _IN_WORD | (_IS_DIGIT if kind == DIGIT else 0)
         elif kind == OTHER and not ENTRIES[byte] & IS_SPECIAL:
             table[byte] = _SOLID
-    table[39] |= _WORDLIKE
     table[list(b"fFhHwW")] |= _LINK_FIRST
     table[list(b"tTxXwW")] |= _LINK_SECOND
     return table
@@ -306,107 +301,6 @@ def _write_link(
 
 
 @njit(cache=True, nogil=True)
-def _in_word(data: Bytes, i: int, end: int, pages: Bytes, entries: Ints) -> bool:
-    """Whether the character at ``i`` is a letter, a digit or an apostrophe."""
-    code, _ = decode(data, i, end)
-    return code == 39 or lookup(code, pages, entries) >> CLASS_SHIFT & 7 >= LETTER
-
-
-@njit(cache=True, nogil=True)
-def _single(
-    out: Bytes, first: int, before: int, i: int, end: int, pages: Bytes, entries: Ints
-) -> int:
-    """Bytes of the letter at ``i`` if it is a word of its own, else 0.
-
-    What precedes it ends at ``before``: joining moves the text behind it to the front.
-    """
-    if (i > first and is_alnum(out[i - 1])) or (i + 1 < end and is_alnum(out[i + 1])):
-        return 0  # which most are; a byte beyond ASCII is no alnum
-    code, size = decode(out, i, end)
-    if lookup(code, pages, entries) >> CLASS_SHIFT & 7 != LETTER:
-        return 0
-    if before > first and _in_word(out, char_before(out, first, before), end, pages, entries):
-        return 0
-    if i + size < end and _in_word(out, i + size, end, pages, entries):
-        return 0
-    return size
-
-
-@njit(cache=True, nogil=True)
-def _spelled(
-    out: Bytes, first: int, before: int, i: int, end: int, pages: Bytes, entries: Ints
-) -> int:
-    """End of the spelled-out word that begins at ``i``, or ``i`` if none does; see ``_single``."""
-    size = _single(out, first, before, i, end, pages, entries)
-    j = i + size
-    if size == 0 or j >= end:
-        return i
-    spacer, width = decode(out, j, end)
-    if spacer < 128:
-        if not among(spacer, _SPACERS):
-            return i
-    elif lookup(spacer, pages, entries) >> CLASS_SHIFT & 7 != OTHER:
-        return i
-    letters = 1
-    spare = spacer == 32 or spacer == _WIDE
-    spare = spare and among(out[i], b"abciknoruy")
-    while j + width < end and decode(out, j, end)[0] == spacer:
-        at = j + width
-        size = _single(out, first, at, at, end, pages, entries)
-        if size == 0:
-            break
-        spare = spare and among(out[at], b"abciknoruy")
-        letters += 1
-        j = at + size
-    return j if letters > 3 or (letters == 3 and not spare) else i
-
-
-@njit(cache=True, nogil=True)
-def _may_spell(out: Bytes, first: int, i: int, end: int) -> int:
-    """Where from ``i`` on a spelled-out word may begin; ``end`` if nowhere.
-
-    At three characters of words with one other between, as in a-b-c, and, for they have more
-    bytes, at or just before what is beyond ASCII.
-    """
-    words = np.int64(i > first and _PLAIN[out[i - 1]] & _WORDLIKE != 0)
-    beyond = 0  # bits: whether the byte so many places before is of a word, is beyond ASCII
-    for k in range(np.uint64(i), np.uint64(end)):  # see `_plain`
-        words = words << 1 | np.int64(_PLAIN[out[k]] & _WORDLIKE != 0)
-        beyond = beyond << 1 | out[k] >> 7
-        if (words & 0b111111 == 0b010101) | (beyond & 0b11111 != 0):
-            return max(i, np.int64(k) - 4)
-    return end
-
-
-@njit(cache=True, nogil=True)
-def _join(
-    out: Bytes, first: int, end: int, pages: Bytes, entries: Ints, origin: Ints, trace: bool
-) -> tuple[int, int]:
-    """Join the spelled-out words of ``out[first:end]``; its new end, and how many."""
-    i = k = _may_spell(out, first, first, end)
-    joined = 0
-    begin = i  # where a spelled-out word may begin
-    high = first  # end of the spelled-out word in hand
-    while i < end:
-        if i >= high and i >= begin:
-            high = _spelled(out, first, k, i, end, pages, entries)
-            joined += high > i
-            begin = _may_spell(out, first, max(high, i + 1), end)
-        _, size = decode(out, i, end)
-        for j in range(size):
-            out[k + j] = out[i + j]
-            if trace:
-                origin[k + j] = origin[i + j]
-        k += size
-        i += size
-        if i < high:
-            i += decode(out, i, end)[1]  # the spacer
-    if trace:
-        origin[k] = origin[end]
-    return k, joined
-
-
-@njit(cache=True, nogil=True)
 def _plain(
     data: Bytes,
     i: int,
@@ -539,7 +433,7 @@ def _one(
         if run < 3 or stop > i:
             if gap:
                 if pos > first:
-                    out[pos] = 32 if gap == 1 else _WIDE
+                    out[pos] = 32 if gap == 1 else WIDE
                     wide |= gap > 1
                     if trace:
                         origin[pos] = gap_at
@@ -585,11 +479,11 @@ def _one(
 
     if trace:
         origin[pos] = gap_at
-    pos, joined = _join(out, first, pos, pages, entries, origin, trace)
+    pos, joined = join(out, first, pos, pages, entries, origin, trace)
     counts[3] += joined
     if wide:
         for k in range(first, pos):
-            if out[k] == _WIDE:
+            if out[k] == WIDE:
                 out[k] = 32
     return pos
 

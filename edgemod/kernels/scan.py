@@ -107,7 +107,8 @@ def _entropy(data: Bytes, start: int, end: int, seen: Ints, steps: Ints) -> floa
             step = (count + 1) * np.log2(count + 1) - count * np.log2(count)
             total += np.int64(np.rint(step * _UNIT))
     size = np.float64(end - start)
-    return max(0.0, np.log2(size) - total / _UNIT / size)
+    bits = np.log2(size) - total / _UNIT / size
+    return bits if bits * _UNIT > 1 else 0.0  # less is the rounding of the steps
 
 
 @njit(cache=True, nogil=True)

@@ -22,15 +22,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def texts(request: pytest.FixtureRequest) -> Callable[[int, int], pa.LargeStringArray]:
-    """``texts(n, size)``: n texts of exactly ``size`` characters."""
+def source(request: pytest.FixtureRequest) -> list[str]:
+    """Every text as it is."""
     path = request.config.getoption("--texts")
     if path is None:
-        source = [f"{i} {SENTENCE[i % 97 :]}{SENTENCE * 3}" for i in range(20_000)]
-    else:
-        table = pq.read_table(path, columns=request.config.getoption("--text-column"))
-        rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-        source = ["\n".join(filter(None, row)) for row in rows]
+        return [f"{i} {SENTENCE[i % 97 :]}{SENTENCE * 3}" for i in range(20_000)]
+    table = pq.read_table(path, columns=request.config.getoption("--text-column"))
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    return ["\n".join(filter(None, row)) for row in rows]
+
+
+@pytest.fixture(scope="session")
+def texts(source: list[str]) -> Callable[[int, int], pa.LargeStringArray]:
+    """``texts(n, size)``: n texts of exactly ``size`` characters."""
 
     def cut(n: int, size: int) -> pa.LargeStringArray:
         long = [text[:size] for text in source if len(text) >= size][:n]

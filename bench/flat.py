@@ -32,7 +32,7 @@ WORDS = [
     "can", "go", "went", "see", "saw", "make", "made", "game", "team", "film", "song", "day",
     "night", "week", "good", "bad", "new", "old", "great", "long", "short", "well", "really",
     "never", "always", "maybe", "why", "how", "what", "when", "people", "friend", "house", "city",
-    "work", "money", "time", "thing", "idea", "plan", "love", "hate",
+    "work", "money", "time", "thing", "idea", "plan", "love",
     "thanks", "please", "sorry", "agree", "wrong", "right", "left", "first", "last", "next",
     "more", "less",
 ]  # fmt: skip

@@ -203,7 +203,7 @@ def page(rows: Sequence[Row], files: Sequence[Labelled], texts: list[str], round
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
         rate = max(row.rates)
-        cells = [row.name, row.version, f"{rate:,.0f}", f"{rate / base:.4g}"]
+        cells = [row.name, row.version, f"{rate:,.0f}", f"{rate / base:.2g}"]
         for file in files:
             areas = row.areas.get(file.name)
             cells.append(f"{areas[0]:.3f}, {areas[1]:.3f}" if areas else "-")

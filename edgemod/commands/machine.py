@@ -187,12 +187,12 @@ def bench(
     chosen = None if model == "none" else model
     found = benchmark.bench(source, model=chosen, on_step=tell, **options)
     document = json.dumps(found.to_json(), indent=2)
-    if out:
-        parts.write_bytes(out, document.encode())
     if as_json:
         click.echo(document)
     else:
         screen.benchmark(found, figures.compare(found, old) if old else None)
+    if out:
+        parts.write_bytes(out, document.encode())
 
 
 @click.command()

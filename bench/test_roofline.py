@@ -26,7 +26,7 @@ Texts = Callable[[int, int], pa.LargeStringArray]
 
 
 @njit(nogil=True)
-def _gather(rows: npt.NDArray[np.uint64], found: npt.NDArray[np.int32]) -> int:
+def _gather(rows: npt.NDArray[np.uint64], found: npt.NDArray[np.int32]) -> np.uint64:
     low = high = np.uint64(0)
     for j in range(len(found)):
         row = np.uint32(found[j])

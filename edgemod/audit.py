@@ -221,7 +221,7 @@ def report(inputs: str | Path | Sequence[str | Path]) -> list[Share]:
     return found
 
 
-def _check(verdict: npt.NDArray[np.str_], places: Sequence[tuple[str, str]]) -> None:
+def _check(verdict: npt.NDArray[np.object_], places: Sequence[tuple[str, str]]) -> None:
     """Raise InputError unless these are records of a sample, each there once."""
     for wrong, what in (
         (not {*verdict.tolist()} <= {v.name for v in Verdict}, "has verdicts that are none"),

@@ -199,9 +199,10 @@ def calibrate(
     return Calibrated(found, counts, note, certificate)
 
 
-def _strata(sources: Sequence[Source], by: str, columns: Columns) -> npt.NDArray[np.str_]:
+def _strata(sources: Sequence[Source], by: str, columns: Columns) -> npt.NDArray[np.object_]:
     """The stratum of each record, (n,)."""
-    if by in (*columns.text, columns.conversation, columns.id, columns.author, columns.context):
+    named = (columns.conversation, columns.id, columns.thread, columns.author, columns.context)
+    if by in (*columns.text, *named):
         raise InputError(
             f"'{by}' is no column of groups",
             where="--by",
@@ -328,14 +329,21 @@ def _examined(
 
 
 def _histogram(case: Case) -> dict[str, Any] | None:
-    """How the filter's probabilities of ``any`` are spread over the labelled texts."""
-    p = case.examined.evidence.filter
-    if p is None:
+    """How the filter's probabilities of ``any`` are spread over the labelled records, all and by
+    stratum."""
+    if "filter" not in case.greatest:
         return None
-    weights = np.ones(len(p)) if case.drawn is None else case.drawn.weights[case.examined.owner]
-    rows = np.isfinite(p[:, -1])
-    strata = None if case.strata is None else case.strata[case.examined.owner[rows]]
-    return drift.spread(p[rows, -1], weights[rows], strata) if rows.any() else None
+    p = case.greatest["filter"][:, -1]
+    weights = np.ones(len(p)) if case.drawn is None else case.drawn.weights
+    rows = np.isfinite(p)
+    if not rows.any():
+        return None
+    strata = {}
+    for name in case.groups:
+        of = rows & (case.strata == name)
+        if of.any():
+            strata[name] = drift.spread(p[of], weights[of])
+    return {**drift.spread(p[rows], weights[rows]), "strata": strata}
 
 
 def _note(found: Found, goal: Goal, n: int) -> str:

@@ -29,7 +29,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -177,14 +177,15 @@ class Calibration:
         ones, zeros = np.ones(len(OUTPUTS), np.float32), np.zeros(len(OUTPUTS), np.float32)
         plain = Maps(model=ones, filter=zeros, bias=zeros)
         never = Limits(clear_below=zeros, flag_above=np.full(len(OUTPUTS), np.inf, np.float32))
-        return Calibration(
-            filter_fingerprint=self.filter_fingerprint,
+        curves = {name: of for name, of in self.curves.items() if name == "filter"}
+        return replace(
+            self,
             model_fingerprint=fingerprint,
             note="the language model is not calibrated: what the filter does not settle goes "
             "to review, unless the policy sets its thresholds",
             maps={**self.maps, "model": plain, "cascade": plain},
             limits={**self.limits, "model": never},
-            fingerprint=self.fingerprint,
+            curves=curves,
             calibrated=False,
         )
 

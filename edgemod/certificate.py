@@ -29,6 +29,7 @@ import numpy.typing as npt
 from edgemod import bounds, fitting
 from edgemod.bounds import Drawn
 from edgemod.calibration import Calibration, Curve, FloatMatrix, Limits, StageName
+from edgemod.decide import greatest
 from edgemod.errors import InputError
 from edgemod.fitting import Ladder
 from edgemod.metrics import Labels
@@ -140,7 +141,7 @@ class Case:
     answers: tuple[str, ...]
     has_model: bool
     drawn: Drawn | None = None
-    strata: npt.NDArray[np.str_] | None = None
+    strata: npt.NDArray[np.object_] | None = None
 
     @property
     def last(self) -> StageName:
@@ -182,13 +183,12 @@ class Case:
     @cached_property
     def greatest(self) -> dict[StageName, FloatMatrix]:
         """The greatest probability of a record's texts by stage, (n, 10); NaN where none is."""
-        starts = np.searchsorted(self.examined.owner, np.arange(self.examined.records))
         stages: dict[StageName, FloatMatrix | None] = {
             "filter": self.examined.evidence.filter,
             "model": self.examined.evidence.model,
         }
         return {
-            stage: np.fmax.reduceat(p, starts, axis=0)
+            stage: greatest(p, self.examined.owner, self.examined.records)
             for stage, p in stages.items()
             if p is not None
         }
@@ -289,10 +289,11 @@ def find(case: Case, choosing: Bools, goal: Goal, *, uncertified: str = "review"
     told = {*case.asked} - kept
     case, curves = _curved(case, told, choosing)
     clears = _clear_levels(case, told, tested, choosing, goal)
-    flag, proved, nearest = _flags(clears, claims, choosing, goal)
+    flag, proved, nearest, expected = _flags(clears, claims, choosing, goal)
     if goal.max_miss_rate is None:
         assert goal.review_budget is not None
-        reviews = [level.flagging(flag).share(Verdict.review, choosing) for level in clears]
+        # By the flags that this half expects: the other half bounds what is chosen here.
+        reviews = [level.flagging(expected).share(Verdict.review, choosing) for level in clears]
         within = [i for i, rate in enumerate(reviews) if rate <= goal.review_budget]
         at = within[0] if within else len(clears) - 1
         cleared = shown = clears[at]
@@ -413,9 +414,9 @@ def _clear_levels(
 
 def _flags(
     clears: Sequence[Level], claims: Sequence[Claim], choosing: Bools, goal: Goal
-) -> tuple[Thresholds, set[Claim], Thresholds]:
-    """Flag thresholds that leave fewest to review, the claims that they prove, and, if there are
-    none, those that came nearest to it.
+) -> tuple[Thresholds, set[Claim], Thresholds, Thresholds]:
+    """Flag thresholds that leave fewest to review, the claims that they prove, if there are none
+    those that came nearest to it, and those that the half that chooses expects.
 
     Which clear thresholds will be taken is not known yet, and must not be: what is flagged depends
     on those of the filter alone, so that each claim is tested with all that it may have.
@@ -423,8 +424,12 @@ def _flags(
     target, half = goal.max_false_flag_rate, goal.delta / 2
     flagging = [claim for claim in claims if claim.side == "false flag"]
     case = clears[0].case
-    apart = {one.clear["filter"].tobytes() if case.has_model else b"": one for one in clears}
+    apart = {_flags_alike(case, one): one for one in clears}
     settings = []
+
+    def reviewed(setting: tuple[float, Thresholds, list[Level], list[Claim]]) -> float:
+        return setting[2][-1].share(Verdict.review, choosing)
+
     for flag in _flag_thresholds(clears[-1], choosing, goal):
         each = [clear.flagging(flag) for clear in apart.values()]
         made = [c for c in flagging if _says(c, each[0], choosing, target, half)]
@@ -438,11 +443,20 @@ def _flags(
         for _, _, each, made in settings
     )
     held = settings[: bounds.fixed_sequence(tests, half)]
+    rest = _rest(case)
+    hoped = [setting for setting in settings if setting[0] <= _SURE * half]
+    expected = min(hoped, key=reviewed)[1] if hoped else rest
     if not held:
-        rest = _rest(case)
-        return rest, set(), settings[0][1] if settings else rest
-    _, flag, _, made = min(held, key=lambda setting: setting[2][-1].share(Verdict.review, choosing))
-    return flag, {*made}, flag
+        return rest, set(), settings[0][1] if settings else rest, expected
+    _, flag, _, made = min(held, key=reviewed)
+    return flag, {*made}, flag, expected
+
+
+def _flags_alike(case: Case, level: Level) -> bytes:
+    """What the flags of a setting can depend on, of its clear thresholds: those of the filter, and
+    any over one half, which lift the flag thresholds."""
+    lifted = np.maximum(level.clear[case.last], np.float32(0.5)).tobytes()
+    return lifted + (level.clear["filter"].tobytes() if case.has_model else b"")
 
 
 def _says(claim: Claim, level: Level, choosing: Bools, target: float, delta: float) -> bool:

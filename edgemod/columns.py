@@ -258,6 +258,16 @@ def as_text(column: pa.Array) -> tuple[pa.LargeStringArray, npt.NDArray[np.bool_
         return kept.cast(pa.large_string()), bad
 
 
+def as_group(column: pa.Array) -> pa.StringArray:
+    """Read a column as names of groups, (n,): null for what is null, empty or not UTF-8.
+
+    Raises ArrowException for a type that no text can be made of.
+    """
+    texts = as_text(column)[0] if is_text(column.type) else column
+    names = texts.cast(pa.string())
+    return pc.if_else(pc.equal(pc.binary_length(names), 0), pa.scalar(None, pa.string()), names)
+
+
 def text_bytes(column: pa.Array) -> npt.NDArray[np.int64]:
     """Bytes of text in each row of a text column or a list of messages, shape (n,), int64."""
     if is_list(column.type):

@@ -226,8 +226,17 @@ def fold(
         )
     )
     first = np.searchsorted(owner[order], np.arange(records))
-    starts = np.searchsorted(owner, np.arange(records))
-    return order[first], np.fmax.reduceat(decided.probabilities, starts, axis=0)
+    return order[first], greatest(decided.probabilities, owner, records)
+
+
+def greatest(p: FloatMatrix, owner: npt.NDArray[np.int32], records: int) -> FloatMatrix:
+    """The greatest value over the texts of each record, float32 (records, K), NaN where none is.
+
+    ``p`` (n, K); ``owner`` int32 (n,) as in ``fold``.
+    """
+    if len(owner) == records:
+        return p
+    return np.fmax.reduceat(p, np.searchsorted(owner, np.arange(records)), axis=0)
 
 
 def _severity(policy: Policy) -> npt.NDArray[np.float32]:

@@ -109,7 +109,7 @@ def assess(
     fingerprints: dict[str, str],
     *,
     flag_above: Mapping[str, npt.NDArray[np.float32]] | None = None,
-    groups: npt.NDArray[np.str_] | None = None,
+    groups: npt.NDArray[np.object_] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> list[Evaluation]:

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from edgemod.calibration import FloatMatrix
@@ -22,6 +23,7 @@ from edgemod.words import OUTPUTS
 SCHEMA: Final = pa.schema(
     [
         pa.field("record_id", pa.string(), nullable=False),
+        pa.field("source_row", pa.int64(), nullable=False),
         pa.field("message", pa.int32()),
         *(pa.field(f"{s}_{name}", pa.float32()) for s in ("filter", "model") for name in OUTPUTS),
     ]
@@ -36,8 +38,9 @@ _READING: Final = b"edgemod.reading"
 def table(chunk: Chunk, scores: Scores, reading: str) -> pa.Table:
     """What is kept of a chunk; schema ``SCHEMA``, with ``Triager.reading`` as metadata."""
     owner, message = chunk.texts["record"], chunk.texts["message"].to_numpy()
-    columns = [
+    columns: list[pa.Array] = [
         chunk.records["record_id"].take(owner),
+        chunk.records["source_row"].take(owner),
         pa.array(message, pa.int32(), mask=message < 0),
     ]
     for matrix in vars(scores).values():
@@ -47,17 +50,24 @@ def table(chunk: Chunk, scores: Scores, reading: str) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=SCHEMA.with_metadata({_READING: reading}))
 
 
-def of_model(part: Path, reading: str) -> FloatMatrix | None:
+def of_model(part: Path, chunk: Chunk, reading: str) -> FloatMatrix | None:
     """What the language model said of each text of a chunk, float32 (texts, K), NaN where nothing.
 
-    None if the file is not there or damaged, or if that model, filter or policy would have read
-    other pieces of the texts (another ``Triager.reading``).
+    None if the file is not there or damaged, is of other texts, or if that model, filter or policy
+    would have read other pieces of them (another ``Triager.reading``).
     """
     try:
         with part.open("rb") as stream:
-            kept = pq.read_table(stream, columns=[f"model_{name}" for name in OUTPUTS])
+            kept = pq.read_table(stream)
     except (OSError, pa.ArrowException):
         return None
-    if (kept.schema.metadata or {}).get(_READING) != reading.encode():
+    if not kept.schema.equals(SCHEMA) or kept.schema.metadata.get(_READING) != reading.encode():
         return None
-    return np.column_stack([column.to_numpy() for column in kept.columns]).astype(np.float32)
+    texts = chunk.texts
+    rows = chunk.records["source_row"].take(texts["record"])
+    message = pc.if_else(
+        pc.less(texts["message"], 0), pa.scalar(None, pa.int32()), texts["message"]
+    )
+    if kept["source_row"].combine_chunks() != rows or kept["message"].combine_chunks() != message:
+        return None
+    return np.column_stack([kept[f"model_{name}"].to_numpy() for name in OUTPUTS])

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from edgemod import formats
-from edgemod.columns import is_number
+from edgemod.columns import as_group, is_number
 from edgemod.errors import InputError
 from edgemod.formats import Rows
 from edgemod.metrics import Labels
@@ -125,12 +125,15 @@ def _shares(source: Source, name: str) -> npt.NDArray[np.float64]:
     return np.concatenate(parts)
 
 
+Groups = npt.NDArray[np.object_]
+"""The names of the groups of records, (n,) of str."""
+
 MOST_GROUPS: Final = 100
 MOST_CHARACTERS: Final = 100
 """Of the name of a group."""
 
 
-def read_groups(source: Source, name: str) -> npt.NDArray[np.str_]:
+def read_groups(source: Source, name: str) -> Groups:
     """A column of few different values as text, (rows,); null and empty are ``NO_GROUP``.
 
     Raises InputError if there is no one such column, if it cannot be text, or if it has more than
@@ -148,7 +151,8 @@ def read_groups(source: Source, name: str) -> npt.NDArray[np.str_]:
                 raise InputError(f"column '{name}' has {what}", where=source.path, fix=fix)
             codes[value] = len(codes)
         found.append(codes[value])
-    return np.array([*codes, ""], np.str_)[found] if found else np.zeros(0, np.str_)
+    # Objects: each row holds a reference to its name, not the name.
+    return np.array([*codes, ""], object)[found] if found else np.zeros(0, object)
 
 
 def read_values(source: Source, name: str) -> Iterator[str]:
@@ -166,8 +170,7 @@ def read_values(source: Source, name: str) -> Iterator[str]:
             yield from itertools.repeat(partition or NO_GROUP, run.count)
             continue
         try:
-            values = _decoded(run)[name].cast(pa.string()).to_pylist()
-            yield from (value or NO_GROUP for value in values)
+            yield from as_group(_decoded(run)[name]).fill_null(NO_GROUP).to_pylist()
         except (pa.ArrowException, UnicodeError) as error:
             fix = "Name a column of words, numbers or dates."
             what = f"column '{name}' cannot be read as words"

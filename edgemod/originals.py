@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from edgemod import formats, records
 from edgemod.errors import InputError, RunError
@@ -41,10 +42,24 @@ def columns(state: dict[str, Any]) -> Columns:
 
     Threads stay: they say what a text answers to.
     """
+    named = all_columns(state)
+    return replace(named, id=None, author=None) if state["plan"]["pseudonyms"] else named
+
+
+def all_columns(state: dict[str, Any]) -> Columns:
+    """The columns that a run read, all of them: where its chunks end depends on each."""
     named = Columns(**{**state["plan"]["columns"], "notices": ()})
-    if state["plan"].get("pseudonyms"):
-        named = replace(named, id=None, author=None)
     return replace(named, text=tuple(named.text))
+
+
+def unnamed(chunk: Chunk) -> Chunk:
+    """A chunk whose records are called by file and row, and whose authors are not told."""
+    rows = chunk.records
+    number = rows["source_row"].cast(pa.string())
+    ids = pc.binary_join_element_wise(rows["source"], number, "#")
+    for name, column in (("record_id", ids), ("author_id", pa.nulls(len(ids), pa.string()))):
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), column)
+    return replace(chunk, records=rows)
 
 
 def chunks(

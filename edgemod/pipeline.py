@@ -42,7 +42,6 @@ from edgemod.words import Status
 
 CHUNK_ROWS: Final = 4096
 MAX_CHUNK_ROWS: Final = 1 << 20
-FORMAT: Final = 1
 _SHOWN_FILES: Final = 3
 
 
@@ -301,7 +300,7 @@ def make_plan(options: Options, crew: Crew) -> Plan:
         workers=options.workers,
         total=total,
         identity={
-            "format": FORMAT,
+            "format": run_folder.FORMAT,
             "code": code_version(),
             "input": records.fingerprint(found),
             "columns": {k: list(v) if isinstance(v, tuple) else v for k, v in named.items()},

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from edgemod import formats
 from edgemod.columns import (
     Columns,
+    as_group,
     as_text,
     check_columns,
     fields_named,
@@ -253,7 +254,7 @@ def _records(run: Rows, columns: Columns) -> pa.RecordBatch:
             _keys(_column(run, columns.thread)),
             _keys(_column(run, columns.author)),
             _times(_column(run, columns.time)),
-            _keys(_column(run, columns.stratum)),
+            as_group(_column(run, columns.stratum)),
         ],
         schema=RECORDS,
     )

@@ -37,6 +37,7 @@ from edgemod.decide import Evidence
 from edgemod.errors import InputError
 from edgemod.labels import UNSAFE, read_groups, read_labels
 from edgemod.metrics import Estimate, Labels, wilson
+from edgemod.pipeline import code_version
 from edgemod.policy import Lexicon, Policy
 from edgemod.records import Chunk, Columns
 from edgemod.sources import Source
@@ -175,8 +176,11 @@ def backtest(
 
 
 def _answers(source: Source, labels: Sequence[str] | None) -> dict[str, Labels]:
-    given = read_labels(source, labels)
-    return {ANY if name == UNSAFE else name: column for name, column in given.items()}
+    found: dict[str, Labels] = {}
+    for name, column in read_labels(source, labels).items():
+        of = ANY if name == UNSAFE else name
+        found[of] = np.maximum(found.get(of, np.int8(-1)), column)  # where either knows
+    return found
 
 
 def _around(term: str, lexicon: Lexicon) -> tuple[str, ...]:
@@ -277,7 +281,7 @@ class Archive:
     """Of all sources, end to end: the first, and the one after the last; a shard has read some."""
     chunk_rows: int
     run: tuple[Path, dict[str, Any]] | None
-    groups: dict[str, npt.NDArray[np.str_]]
+    groups: dict[str, npt.NDArray[np.object_]]
 
     @classmethod
     def open(cls, on: str | Path, *, by: str | None = None, **columns: Any) -> Archive:
@@ -290,12 +294,17 @@ class Archive:
         if run_folder.is_complete(path):
             run = path, run_folder.complete_state(path)
             rows, chunk_rows = tuple(run[1]["rows"]), run[1]["plan"]["chunk_rows"]
-            sources, resolved = [*originals.inputs(run[1]).values()], originals.columns(run[1])
+            sources, resolved = [*originals.inputs(run[1]).values()], originals.all_columns(run[1])
         else:
             sources = records.discover([on])
             resolved = records.resolve_columns(sources, **columns)
         groups = {s.path: read_groups(s, by) for s in sources} if by else {}
         return cls(tuple(sources), resolved, rows, chunk_rows, run, groups)
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether it is a run that was to keep scores."""
+        return self.run is not None and bool(self.run[1]["plan"]["keep_scores"])
 
     def check_calibration(self, triager: Triager) -> None:
         """Raise InputError if the run was decided with another calibration than a triager has."""
@@ -316,7 +325,7 @@ class Archive:
         Those of a run come in its chunks.
         """
         first, stop = self.rows
-        return records.read_chunks(
+        chunks = records.read_chunks(
             self.sources,
             self.columns,
             chunk_rows=self.chunk_rows,
@@ -325,15 +334,16 @@ class Archive:
             stop_row=sys.maxsize if stop is None else stop,
             max_text_bytes=max_text_bytes,
         )
+        hidden = self.run is not None and self.run[1]["plan"]["pseudonyms"]
+        return map(originals.unnamed, chunks) if hidden else chunks
 
     def known(self, triager: Triager, chunk: Chunk) -> FloatMatrix | None:
         """What the language model said of a chunk's texts in the run, if it kept that and
         ``triager`` would have it read the same; (texts, K)."""
-        if self.run is None:
+        if self.run is None or self.run[1]["plan"]["code"] != code_version():
             return None
         part = worker.scores_file(self.run[0], chunk.index)
-        found = kept_scores.of_model(part, triager.reading())
-        return found if found is not None and len(found) == chunk.texts.num_rows else None
+        return kept_scores.of_model(part, chunk, triager.reading())
 
     def groups_of(self, decisions: pa.RecordBatch) -> list[str]:
         """The group of each decision."""
@@ -352,7 +362,8 @@ class Diff:
     moved ones, by (before, after, reason after). ``ids``: the first of each kind of move.
     ``reviews``, ``flags``: by category ("none" where there is none), before and after. ``groups``:
     of each group of records (the input files, if no column was named), how many moved, and how many
-    it has.
+    it has. ``kept``: chunks in which scores of the run stood in for the language model, of how
+    many; 0 of 0 where it has kept none.
     """
 
     records: int = 0
@@ -364,6 +375,7 @@ class Diff:
     )
     flags: tuple[Counter[str], Counter[str]] = field(default_factory=lambda: (Counter(), Counter()))
     groups: dict[str, tuple[int, int]] = field(default_factory=dict)
+    kept: tuple[int, int] = (0, 0)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -378,6 +390,7 @@ class Diff:
             "reviews": [dict(one) for one in self.reviews],
             "flags": [dict(one) for one in self.flags],
             "groups": {name: {"moved": m, "records": n} for name, (m, n) in self.groups.items()},
+            "kept scores": dict(zip(("used", "chunks"), self.kept, strict=True)),
         }
 
 
@@ -395,9 +408,13 @@ def compare(
     both = [before, after]
     limits = [triager.policy.max_text_bytes for triager in both]
     for of_both in zip(*map(archive.chunks, limits), strict=True):
+        known = [archive.known(*pair) for pair in zip(both, of_both, strict=True)]
+        if archive.has_scores:
+            used, chunks = diff.kept
+            diff.kept = used + all(one is not None for one in known), chunks + 1
         pair = [
-            triager.triage_chunk(chunk, known=archive.known(triager, chunk)).decisions
-            for triager, chunk in zip(both, of_both, strict=True)
+            triager.triage_chunk(chunk, scores).decisions
+            for triager, chunk, scores in zip(both, of_both, known, strict=True)
         ]
         if on_after:
             on_after(of_both[1], pair[1])
@@ -416,9 +433,9 @@ def compare(
             diff.groups[group] = (m + changed, n + 1)
             if changed:
                 diff.why[(*move, b["reason"])] += 1
-                known = diff.ids.setdefault(move, [])
-                if len(known) < SHOWN:
-                    known.append(name)
+                first = diff.ids.setdefault(move, [])
+                if len(first) < SHOWN:
+                    first.append(name)
     return diff
 
 

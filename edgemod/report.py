@@ -35,9 +35,9 @@ class RunReport:
     ``crashed``, the first ``QUARANTINED`` of them; ``failures`` counts all.
     ``certificate``: empty, or of the one that the calibration holds, the ``goal``, whether every
     claim of it ``holds``, the chance ``drift`` of texts like these if they come from where its
-    labels came from (None: not tested; ``drift of strata``: of each, if it holds for strata), the
-    number of ``texts of other strata``, and whether it is ``void`` because a chance is too small or
-    there are such texts (drift.py).
+    labels came from (None: not tested; ``drift of strata``: of each, if it holds for strata and the
+    input tells them), the number of ``records of other strata``, and whether it is ``void`` because
+    a chance is too small or there are such records (drift.py).
     ``offline``: what kept the processes of the run off the network (``offline.attestation``).
     ``shards``: empty, or of a run that was merged from shards, which may have run at the same time
     or not: their ``count``, and of their own ``wall_seconds``, ``workers`` and
@@ -174,21 +174,18 @@ def _standing(
         return {}
     labelled, whole, strata, others = certificate["scores"], None, {}, 0
     if labelled is not None:
-        places = range(len(labelled["edges"]) + 1)
-        whole = drift.test(labelled, [tally.spread[str(i)] for i in places])
-        for name, of in labelled["strata"].items() if by_stratum else ():
-            counts = [tally.spread[f"{i} {name}"] for i in places]
-            strata[name] = drift.test(of, counts)
-            others -= sum(counts)
-        if strata:
-            others += sum(count for key, count in tally.spread.items() if " " in key)
+        whole = drift.test(labelled, drift.counts(labelled, tally.spread))
+        if by_stratum:
+            others = tally.spread[drift.OTHERS]
+            for name, of in labelled["strata"].items():
+                strata[name] = drift.test(of, drift.counts(of, tally.spread, name))
     chances = [*strata.values(), *([] if whole is None else [whole])]
     return {
         "goal": certificate["goal"],
         "holds": certificate["holds"],
         "drift": whole,
-        "drift of strata": strata,
-        "texts of other strata": others,
+        "drift of strata": strata if by_stratum else None,
+        "records of other strata": others if by_stratum else None,
         # As seldom by chance alone, however many tests there are (Bonferroni).
         "void": others > 0 or any(p < drift.VOID_BELOW / len(chances) for p in chances),
     }

@@ -32,6 +32,9 @@ from edgemod.report import RunReport
 from edgemod.tally import Tally
 from edgemod.words import Status
 
+FORMAT: Final = 2
+"""Version of this layout, and of run.json."""
+
 _FILES: Final = ("run.json", "report.json")
 _FOLDERS: Final = ("decisions", "review", "scores", "work")
 
@@ -329,6 +332,12 @@ def finished_state(out: Path) -> dict[str, Any]:
             "is not the folder of a complete run",
             where=str(out),
             fix="Name the OUT of 'edgemod triage', and finish that run first.",
+        )
+    if state["plan"].get("format") != FORMAT:
+        raise RunError(
+            "was made by another version of edgemod",
+            where=str(out),
+            fix="Read it with that version, or triage its input again.",
         )
     return state
 

@@ -8,6 +8,7 @@ windows that an encoder has read, is what reading them again would give.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -204,10 +205,16 @@ class Triager:
 
     def reading(self) -> str:
         """SHA-256 of everything that the scores of the language model depend on but the texts."""
-        unread = self.cleared.limits.clear_below if "filter" in self.policy.stages else ()
-        model = self.model.fingerprint if self.model else "none"
-        parts = (model, self.filter.fingerprint, np.asarray(unread, np.float32).tobytes().hex())
-        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+        digest = hashlib.sha256(self.filter.fingerprint.encode())
+        if self.model is not None:
+            digest.update(self.model.fingerprint.encode())
+            if self.model.kind == "guard":  # of a context it reads the end of what was kept
+                digest.update(str(self.policy.max_text_bytes).encode())
+        if "filter" in self.policy.stages:  # then pieces that it clears are not read
+            maps = vars(self.cleared.maps).values()
+            for part in (self.cleared.limits.clear_below, *(m for m in maps if m is not None)):
+                digest.update(np.asarray(part, np.float32).tobytes())
+        return digest.hexdigest()
 
     def limits(self, stage: Literal["filter", "model", "cascade"]) -> Limits:
         """The thresholds (K,) in use on a stage's probabilities; of the cascade, the last ones."""
@@ -336,17 +343,23 @@ class Triager:
         return replace(evidence, model=p), rows[np.isnan(answers[rows]).all(axis=1)]
 
     def _count_spread(self, chunk: Chunk, scores: FloatMatrix, tally: Tally) -> None:
-        """Count the texts of a chunk in the bins of the certificate, by stratum too."""
+        """Count the records of a chunk in the bins of the certificate, by stratum too.
+
+        Strata that it does not know count together: they may be many, and name people.
+        """
         assert self._spreads is not None
-        rows = np.flatnonzero(np.isfinite(scores[:, -1]))
-        p = self.calibration.maps["filter"].probabilities(scores[rows], None)[:, -1]
-        bins = drift.bins(p, self._spreads["edges"])
-        tally.spread.update(map(str, bins.tolist()))
-        if self._spreads["strata"]:
-            owner = np.array(chunk.texts["record"], np.int32)[rows]
-            strata = chunk.records["stratum"].take(pa.array(owner)).fill_null(NO_GROUP)
-            names = zip(bins.tolist(), strata.to_pylist(), strict=True)
-            tally.spread.update(f"{b} {name}" for b, name in names)
+        n, owner = chunk.records.num_rows, np.array(chunk.texts["record"], np.int32)
+        p = self.calibration.maps["filter"].probabilities(scores, None)[:, -1:]
+        p = decide.greatest(p, owner, n)[:, 0]
+        measured = np.isfinite(p)
+        groups = {"": (self._spreads, measured)}
+        if known := self._spreads["strata"]:
+            names = np.array(chunk.records["stratum"].fill_null(NO_GROUP).to_pylist(), object)
+            groups |= {name: (of, measured & (names == name)) for name, of in known.items()}
+            tally.spread[drift.OTHERS] += int((measured & ~np.isin(names, [*known])).sum())
+        for name, (of, rows) in groups.items():
+            found = Counter(drift.bins(p[rows], of["edges"]).tolist())
+            tally.spread.update({drift.key(place, name): count for place, count in found.items()})
 
     def _decide(self, evidence: Evidence) -> Decided:
         return decide.decide(evidence, self.policy, self._filter_limits, self._model_limits)
@@ -457,8 +470,7 @@ class Triager:
             answer = self.model.score(texts, contexts)
             of_texts[rows] = self.calibration.probabilities("model", None, answer.scores)
         owner = np.array(chunk.texts["record"], np.int32)
-        starts = np.searchsorted(owner, np.arange(chunk.records.num_rows))
-        return np.fmax.reduceat(of_texts, starts, axis=0) if len(starts) else of_texts
+        return decide.greatest(of_texts, owner, chunk.records.num_rows)
 
 
 def probabilities_of(decisions: pa.RecordBatch) -> FloatMatrix:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,9 @@ def test_kept_scores_stand_in_for_the_language_model(
             return score(self, texts, *rest)
 
         monkeypatch.setattr(type(before.model), "score", counting)
-        assert rehearsal.compare(before, after, archive).to_json() == slow.to_json()
+        quick = rehearsal.compare(before, after, archive)
+        assert quick.kept == (4, 4)
+        assert replace(quick, kept=(0, 0)) == slow
         # What the overlay opens and the run did not read is read; nothing that it did.
         again = sum(asked)
         asked.clear()
@@ -250,3 +253,67 @@ def test_a_run_is_tried_with_its_own_calibration(dump: Path, tmp_path: Path) -> 
     assert result.returncode == 1
     assert "was decided with calibration" in result.stderr
     assert run(*wanted, "--calibration", other).returncode == 0
+
+
+def test_kept_scores_of_a_run_with_pseudonyms(tmp_path: Path) -> None:
+    """Where its chunks end depends on the lengths of names that are not told any more."""
+    key = tmp_path / "key"
+    key.write_bytes(b"k" * 32)
+    key.chmod(0o600)
+    texts = [f"{text} {i}" for i, text in enumerate(sentences(60))]
+    long = [f"{i:03}" + "x" * ((i * 7919) % 13) * 120_000 for i in range(60)]
+    pq.write_table(pa.table({"id": long, "author": long, "text": texts}), tmp_path / "in.parquet")
+    out = tmp_path / "out"
+    edgemod.triage(
+        tmp_path / "in.parquet", out, model=None, workers=1, chunk_rows=16, keep_scores=True,
+        pseudonymise=key,
+    )  # fmt: skip
+    archive = Archive.open(out)
+    decided = pq.read_table(out / "decisions")
+    with Triager(model=None) as triager:
+        chunks = [*archive.chunks(triager.policy.max_text_bytes)]
+        assert len(chunks) > 4  # some end for their bytes
+        assert all(archive.known(triager, chunk) is not None for chunk in chunks)
+        found = rehearsal.compare(triager, triager, archive)
+    assert found.kept == (len(chunks), len(chunks))
+    assert sum(found.reviews[0].values()) == decided["verdict"].to_pylist().count("review")
+    # A part of other records is not taken for this one's.
+    parts = sorted((out / "scores").iterdir())
+    parts[0].write_bytes(parts[1].read_bytes())
+    with Triager(model=None) as triager:
+        assert archive.known(triager, chunks[0]) is None
+
+
+def test_what_a_reading_depends_on(tmp_path: Path) -> None:
+    path = write(tmp_path, SMALL)
+    shipped = json.loads(default_calibration().read_text())
+    for line in shipped["maps"]["filter"].values():
+        line["bias"] -= 3
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(shipped))
+    with Triager(path, None) as one, Triager(path, None, calibration=other) as two:
+        assert one.reading() == Triager(path, None).reading()
+        assert one.reading() != two.reading()  # other pieces of long texts are cleared
+
+
+def test_any_is_known_where_either_column_knows(tmp_path: Path) -> None:
+    policy = load_policy(write(tmp_path, WORDS))
+    known = pa.array([1, 1, 0, 0, 0, 1, 0], pa.int8())
+    columns = {"text": TEXTS, "any": known, "unsafe": pa.array([None] * 7, pa.int8())}
+    path = tmp_path / "both.parquet"
+    pq.write_table(pa.table(columns), path)
+    found = {one.name: one for one in rehearsal.backtest(policy, path)}
+    assert found["bad_words"].precision is not None
+    assert found["bad_words"].precision.value == 0.75
+
+
+def test_a_run_of_another_version_is_refused(dump: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    edgemod.triage(dump, out, model=None, workers=1)
+    state = json.loads((out / "run.json").read_text())
+    state["plan"] = {"format": 1}
+    (out / "run.json").write_text(json.dumps(state))
+    for command in (("policy", "diff", "a", "b", "--on"), ("verify",), ("audit", "sample")):
+        result = run(*command, out, *(("-o", tmp_path / "s") if command[0] == "audit" else ()))
+        assert result.returncode == 1, command
+        assert "another version of edgemod" in result.stderr

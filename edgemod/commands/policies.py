@@ -125,10 +125,12 @@ def _pair(
         if calibration is None:
             archive.check_calibration(before)
         certificate = before.calibration.certificate
-        if certificate is not None and certificate["policy"] != after.policy.fingerprint:
+        prints = after.fingerprints()
+        others = [n for n in ("policy", "model") if (certificate or prints)[n] != prints[n]]
+        if others:
             click.echo(
-                "the certificate of the calibration is not for the policy that is tried: to use it "
-                "in earnest, calibrate anew",
+                f"the certificate of the calibration is not for the {' and '.join(others)} that is "
+                "tried: to use it in earnest, calibrate anew",
                 err=True,
             )
         yield before, after

@@ -74,6 +74,13 @@ def diff(found: Diff) -> None:
             table.add_row(old, new, f"{count:,}", percent(count, found.records), first)
     moved = sum(n for (old, new), n in found.moved.items() if old != new)
     console.print(f"[bold]{moved:,}[/] of {found.records:,} records are decided otherwise")
+    used, chunks = found.kept
+    if used < chunks:
+        console.print(
+            f"kept scores could stand in for the language model in {used:,} of {chunks:,} chunks: "
+            "in the others it has read again what its answer may depend on",
+            style="dim",
+        )
     if not moved:
         return
     console.print(table)

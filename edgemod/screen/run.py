@@ -86,13 +86,17 @@ def summary(report: RunReport, out: Path) -> None:
         console.print(f"calibration: {safe(report.calibration_note)}", style="dim")
     else:
         found = report.certificate
-        strata = [name for name, p in found["drift of strata"].items() if p < drift.VOID_BELOW]
-        where = f", above all in {', '.join(map(safe, strata[:MOST_SHOWN]))}" if strata else ""
-        if found["texts of other strata"]:
-            where += f"; {found['texts of other strata']:,} are of strata that it does not know"
+        strata = found["drift of strata"] or {}
+        unlike = [safe(name) for name, p in strata.items() if p < drift.VOID_BELOW]
+        why = []
+        if unlike or min(found["drift"], *strata.values(), 1.0) < drift.VOID_BELOW:
+            where = f", above all in {', '.join(unlike[:MOST_SHOWN])}" if unlike else ""
+            chance = f"{found['drift']:.1g}"
+            why.append(f"records score unlike the labelled ones (chance {chance}{where})")
+        if others := found["records of other strata"]:
+            why.append(f"{others:,} are of strata that it does not know")
         console.print(
-            "certificate void: these texts score unlike the labelled ones (chance "
-            f"{found['drift']:.1g}){where}; label a sample of these and calibrate again",
+            f"certificate void: {'; '.join(why)}; label a sample of these and calibrate again",
             style="bold red",
         )
     guard = str(report.offline.get("guard"))

@@ -12,11 +12,30 @@ def main() -> NoReturn:
         from edgemod import exits, offline
         from edgemod.cli import cli
 
-        offline.guard()  # of every command; a program that calls the library is left alone
+        if not asks_for_ray(sys.argv[1:]):
+            offline.guard()  # of every command; a program that calls the library is left alone
     except KeyboardInterrupt:  # in the tenths of a second before exits.py looks after it
         sys.stderr.write("edgemod: interrupted\n")
         sys.exit(130)
     exits.run(cli)
+
+
+def asks_for_ray(arguments: list[str]) -> bool:
+    """Whether the command is ``triage --engine ray``, which must reach the cluster.
+
+    As click itself reads the options of ``triage``, so that it is nothing else that looks like it.
+    """
+    import click
+
+    from edgemod.cli import cli
+
+    if arguments[:1] != ["triage"]:
+        return False
+    parent = click.Context(cli, **cli.context_settings)
+    context = cli.commands["triage"].make_context(
+        "triage", arguments[1:], parent, resilient_parsing=True
+    )
+    return context.params.get("engine") == "ray"
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from edgemod import checkup, formats, machine, pipeline, records
+from edgemod import checkup, formats, machine, pipeline, records, worker
 from edgemod.errors import InputError
 from edgemod.figures import CLOSE, FORMAT, Benchmark, Figure
 from edgemod.records import Columns, Source
@@ -96,7 +96,7 @@ def bench(
     notes = (*columns.notices, *busy, *whole.notes, *stages.notes)
     return Benchmark(
         format=FORMAT,
-        edgemod=pipeline.code_version(),
+        edgemod=worker.code_version(),
         machine=_machine(),
         packages={name: _version(name) for name in checkup.PACKAGES},
         fingerprints=stages.fingerprints,

@@ -86,7 +86,7 @@ class Crew:
             with self._lock:
                 if self._stopped.is_set():
                     raise RunError("the run was stopped")
-                made = Worker(self._setup)
+                made = self._hire()
                 self._all.append(made)
             told = made.wait_ready(self._stall_seconds * _LOADING)
             if told is None:
@@ -106,6 +106,10 @@ class Crew:
                 fix="Run the command again; use --restart to begin anew with the new ones.",
             )
         return made
+
+    def _hire(self) -> Worker:
+        """A worker that has yet to load its models."""
+        return Worker(self._setup)
 
     def _take(self, lost: Counter[str]) -> Worker:
         """An idle worker or a new one; never more than there are threads that ask."""
@@ -193,6 +197,18 @@ class Worker:
     """One worker process and the conversation with it."""
 
     def __init__(self, setup: Setup) -> None:
+        self._begin()
+        self._setup = setup
+        self.fingerprints: dict[str, str] = {}
+        self.note = ""
+        self.certificate: dict[str, Any] | None = None
+        self.max_text_bytes = 0
+        self.reads_context = False
+        # Only tick() counts, and only exchange() says from when and up to where.
+        self._now, self._since, self._limit = 0, 0, math.inf
+        self._hung = False
+
+    def _begin(self) -> None:
         self._process = subprocess.Popen(
             # -P: a worker must not import what happens to lie in the current folder.
             [sys.executable, "-P", "-m", "edgemod.worker"],
@@ -201,15 +217,6 @@ class Worker:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": _import_path()},
         )
-        self._setup = setup
-        self.fingerprints: dict[str, str] = {}
-        self.note = ""
-        self.certificate: dict[str, Any] | None = None
-        self.max_text_bytes = 0
-        self.reads_context = False
-        # Only tick() counts, and only _exchange() says from when and up to where.
-        self._now, self._since, self._limit = 0, 0, math.inf
-        self._hung = False
 
     def tick(self) -> None:
         """A second has passed: if the worker owes a sign of progress for too long, kill it."""
@@ -220,7 +227,7 @@ class Worker:
 
     def wait_ready(self, limit: float) -> str | None:
         """Load the models: None, or what ended the worker; raises the edgemod error it met."""
-        answer = self._exchange(asdict(self._setup), (), limit)
+        answer = self.exchange(asdict(self._setup), (), limit)
         if "state" in answer:
             raise errors.from_json(answer)
         if "fingerprints" not in answer:
@@ -238,11 +245,12 @@ class Worker:
         ``limit``: seconds without a sign of progress.
         """
         header = {"chunk": chunk.index, "lost": lost, "keep": keep}
-        return self._exchange(header, (chunk.records, chunk.texts), limit)
+        return self.exchange(header, (chunk.records, chunk.texts), limit)
 
-    def _exchange(
+    def exchange(
         self, header: dict[str, Any], batches: Sequence[Any], limit: float
     ) -> dict[str, Any]:
+        """Send a message (``worker.send``): the answer, or in ``kind`` what ended the worker."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._since, self._limit = self._now, limit

@@ -13,6 +13,7 @@ Messages never quote the text of a record.
 
 from __future__ import annotations
 
+import copyreg
 import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -26,6 +27,10 @@ class EdgemodError(Exception):
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
         self.what, self.where, self.fix = what, where, fix
         super().__init__(what, where, fix)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The usual way would call __init__ with what __init__ gave to Exception.
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         where = f"{self.where}: " if self.where else ""

@@ -13,9 +13,9 @@ from typing import Any
 
 from edgemod import parts, review, run_folder, shards, verifying, worker
 from edgemod.errors import InputError, RunError
-from edgemod.pipeline import code_version
 from edgemod.report import RunReport
 from edgemod.tally import Tally
+from edgemod.worker import code_version
 
 
 def merge(folders: Sequence[str | Path], out: str | Path, *, restart: bool = False) -> RunReport:

@@ -28,8 +28,9 @@ MEANING: Final[dict[str, str]] = {
     "those that stay on this machine (AF_UNIX)",
     "audit hook": "Python refused these processes every socket but those that stay on this machine "
     "(AF_UNIX); the kernel did not, so native code could have made one",
+    "none": "nothing held all that had the records: a Ray cluster carries them over its network",
 }
-"""What each guard means, strongest first."""
+"""What each guard means, strongest first; "none": of chunks that were done on a Ray cluster."""
 
 _UNIX: Final = 1  # AF_UNIX
 
@@ -86,16 +87,18 @@ def attestation(records: Mapping[str, int]) -> dict[str, Any]:
     """What report.json says of a run, from its records by the guard of the worker that did them.
 
     ``guard``: the weakest of them. ``parent``: that of this process, which reads the input and
-    writes the report; "none" where edgemod is a library in a program, which it must not hold.
+    writes the report; "none" where edgemod is a library in a program, which it must not hold, and
+    where it must reach a Ray cluster.
     """
     known = [*MEANING]
     strange = not records or not {*records} <= {*known}
     weakest = "none" if strange else max(records, key=known.index)
+    meaning = "nothing is known of them" if strange else MEANING[weakest]
     return {
         "guard": weakest,
         "records": dict(records),
         "parent": held(),
-        "meaning": "of the worker processes: " + MEANING.get(weakest, "nothing is known of them"),
+        "meaning": f"of the worker processes: {meaning}",
     }
 
 

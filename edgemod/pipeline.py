@@ -8,18 +8,17 @@ a run killed at any instant goes on where it was. run_folder.py knows what is on
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import edgemod
 from edgemod import (
     formats,
     machine,
@@ -42,6 +41,7 @@ from edgemod.words import Status
 
 CHUNK_ROWS: Final = 4096
 MAX_CHUNK_ROWS: Final = 1 << 20
+ENGINES: Final = ("local", "ray")
 _SHOWN_FILES: Final = 3
 
 
@@ -121,7 +121,7 @@ class Options:
     calibration: str | None
     overlay: str | None
     columns: dict[str, Any]
-    workers: int
+    workers: int | None
     chunk_rows: int
     review_format: str
     review_budget: int | None
@@ -130,6 +130,9 @@ class Options:
     redact_pii: bool = False
     shard: str | None = None
     stall_seconds: float = STALL_SECONDS
+    max_memory: str | int | None = None
+    engine: str = "local"
+    ray_address: str | None = None
 
 
 def triage(
@@ -157,6 +160,8 @@ def triage(
     redact_pii: bool = False,
     shard: str | None = None,
     stall_seconds: float = STALL_SECONDS,
+    engine: str = "local",
+    ray_address: str | None = None,
     restart: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     on_plan: Callable[[Plan], None] | None = None,
@@ -183,6 +188,8 @@ def triage(
       ``edgemod.merge`` to put together.
     - ``stall_seconds``: for so long (a chunk of 16 MB twice, a start six times as long) a worker
       may give no sign of progress before it is taken to hang.
+    - ``engine``: "local", or "ray" for workers on the nodes of a Ray cluster, which must all see
+      ``out``; ``ray_address``: which, see ``edgemod.ray.joined``.
     - ``restart``: throw an earlier run in ``out`` away.
 
     The same call continues an interrupted run. Raises InputError, PolicyError, ModelError,
@@ -205,7 +212,7 @@ def triage(
             "time": time,
             "context": context,
         },
-        workers=machine.workers(workers, max_memory, model),
+        workers=workers,
         chunk_rows=chunk_rows,
         review_format=review_format,
         review_budget=review_budget,
@@ -214,50 +221,52 @@ def triage(
         redact_pii=redact_pii,
         shard=shard,
         stall_seconds=stall_seconds,
+        max_memory=max_memory,
+        engine=engine,
+        ray_address=ray_address,
     )
     _check(options)
-    crew = _crew(options)
-    try:
+    with _crew(options) as crew:
         plan = make_plan(options, crew)
         if on_plan:
             on_plan(plan)
         return _run(plan, options, crew, restart, on_progress or (lambda _: None))
-    finally:
-        crew.stop()
 
 
 def plan(options: Options, *, restart: bool = False) -> Plan:
     """The plan alone, for ``--dry-run``; raises what ``triage`` would before it starts."""
     _check(options)
-    crew = _crew(options)
-    try:
+    with _crew(options) as crew:
         made = make_plan(options, crew)
         if os.path.isdir(options.out):  # False, not an error, where it cannot be told
             with run_folder.locked(options.out):
                 run_folder.checked_state(options.out, made.document(), restart)
         return made
-    finally:
-        crew.stop()
 
 
 def _check(options: Options) -> None:
     """Raise InputError for an option out of its range."""
     if options.shard is not None:
         shards.parse(options.shard)
-    budget = options.review_budget
+    budget, on_ray = options.review_budget, options.engine == "ray"
     for wrong, what in (
         (not options.inputs, "there is no input"),
         (not 1 <= options.chunk_rows <= MAX_CHUNK_ROWS, f"chunk_rows is {options.chunk_rows}"),
-        (options.workers < 1, f"workers is {options.workers}"),
+        (options.workers is not None and options.workers < 1, f"workers is {options.workers}"),
         (budget is not None and budget < 0, f"review_budget is {budget}"),
         (not options.stall_seconds > 0, f"stall_seconds is {options.stall_seconds}"),
         (options.review_format not in review.FORMATS, f"no format {options.review_format!r}"),
+        (options.engine not in ENGINES, f"no engine {options.engine!r}"),
+        (options.ray_address and not on_ray, "ray_address goes with the engine ray"),
+        (on_ray and options.max_memory is not None, "max_memory is for the engine local"),
     ):
         if wrong:
             raise InputError(what, fix="See the documentation of edgemod.triage for the ranges.")
 
 
-def _crew(options: Options) -> Crew:
+@contextmanager
+def _crew(options: Options) -> Iterator[Crew]:
+    """The crew of a run, which is stopped at the end."""
     out = str(options.out.absolute())
     setup = Setup(
         out,
@@ -268,11 +277,29 @@ def _crew(options: Options) -> Crew:
         keep_scores=options.keep_scores,
         redact_pii=options.redact_pii,
     )
-    return Crew(setup, options.stall_seconds)
+    with ExitStack() as stack:
+        kind = Crew
+        if options.engine == "ray":
+            from edgemod import ray  # an extra
+
+            stack.enter_context(ray.joined(options.ray_address))
+            kind = ray.RayCrew
+        crew = kind(setup, options.stall_seconds)
+        stack.callback(crew.stop)
+        yield crew
+
+
+def _workers(options: Options) -> int:
+    if options.engine == "ray":
+        from edgemod import ray
+
+        return options.workers or ray.places()
+    return machine.workers(options.workers, options.max_memory, options.model)
 
 
 def make_plan(options: Options, crew: Crew) -> Plan:
     """Resolve inputs, columns and models; reads footers and hashes every input file."""
+    workers = _workers(options)
     key = options.pseudonymise
     pseudonyms = None if key is None else privacy.Pseudonyms.open(key)
     found = tuple(records.discover(options.inputs))
@@ -297,11 +324,11 @@ def make_plan(options: Options, crew: Crew) -> Plan:
         sources=found,
         columns=columns,
         out=options.out,
-        workers=options.workers,
+        workers=workers,
         total=total,
         identity={
             "format": run_folder.FORMAT,
-            "code": code_version(),
+            "code": worker.code_version(),
             "input": records.fingerprint(found),
             "columns": {k: list(v) if isinstance(v, tuple) else v for k, v in named.items()},
             **fingerprints,
@@ -339,15 +366,6 @@ def _with_stratum(
         )
         return replace(columns, notices=(*columns.notices, notice))
     return told
-
-
-def code_version() -> str:
-    """The version and the first 12 hex digits of the SHA-256 of the package's source files."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return f"{edgemod.__version__}+{digest.hexdigest()[:12]}"
 
 
 # -- running ---------------------------------------------------------------------------------
@@ -396,7 +414,7 @@ def _run(
             identity=plan.identity,
             note=plan.note,
             certificate=plan.certificate,
-            workers=options.workers,
+            workers=plan.workers,
             files=len(plan.sources),
             wall_seconds=time.monotonic() - began,
             resumed_chunks=len(done),
@@ -451,14 +469,14 @@ def _triage_chunks(
                 )
             )
 
-    with ThreadPoolExecutor(options.workers) as pool:
+    with ThreadPoolExecutor(plan.workers) as pool:
         try:
             for chunk in chunks:
                 if chunk.index not in done:
                     if plan.pseudonyms:
                         chunk = plan.pseudonyms.rename(chunk)
                     in_flight[pool.submit(crew.triage, chunk)] = chunk.index
-                    while len(in_flight) > options.workers:
+                    while len(in_flight) > plan.workers:
                         collect()
             while in_flight:
                 collect()

@@ -37,7 +37,6 @@ from edgemod.decide import Evidence
 from edgemod.errors import InputError
 from edgemod.labels import UNSAFE, read_groups, read_labels
 from edgemod.metrics import Estimate, Labels, wilson
-from edgemod.pipeline import code_version
 from edgemod.policy import Lexicon, Policy
 from edgemod.records import Chunk, Columns
 from edgemod.sources import Source
@@ -340,7 +339,7 @@ class Archive:
     def known(self, triager: Triager, chunk: Chunk) -> FloatMatrix | None:
         """What the language model said of a chunk's texts in the run, if it kept that and
         ``triager`` would have it read the same; (texts, K)."""
-        if self.run is None or self.run[1]["plan"]["code"] != code_version():
+        if self.run is None or self.run[1]["plan"]["code"] != worker.code_version():
             return None
         part = worker.scores_file(self.run[0], chunk.index)
         return kept_scores.of_model(part, chunk, triager.reading())

@@ -15,6 +15,7 @@ Files of chunk k, in the order they appear (the last makes the chunk complete):
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import resource
@@ -28,6 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
+import edgemod
 from edgemod import errors, offline
 from edgemod.errors import EdgemodError
 
@@ -199,7 +201,10 @@ def _triage(
     from edgemod import kept_scores, privacy, review
 
     decisions, tally, scores = triager.triage_chunk(chunk)
-    tally.offline[offline.held()] = tally.records
+    # A marker is a file in OUT that says that a run on a cluster still goes on (ray.py).
+    marker = header.get("marker")
+    # What carries texts over a cluster is held by no guard, so nothing is claimed for this process.
+    tally.offline["none" if marker else offline.held()] = tally.records
     tally.lost.update(header["lost"])
     pending = review.pending(chunk, decisions, triager.policy)
     if setup["redact_pii"]:
@@ -211,7 +216,8 @@ def _triage(
     # Whatever a text may break happens before the first file, in a trial too.
     made = encoded_chunk(Path(setup["out"]), chunk.index, decisions, pending, document, kept)
     if header["keep"]:
-        if os.getppid() != parent:  # the run is gone; another may own the folder by now
+        # Where the run is gone another may own the folder by now.
+        if os.getppid() != parent or (marker and not os.path.exists(marker)):
             raise SystemExit(0)
         write_chunk(made)
     return document
@@ -248,6 +254,15 @@ def write_chunk(made: Sequence[tuple[Path, bytes | pa.Buffer | None]]) -> None:
             remove(path)
         else:
             write_bytes(path, data)
+
+
+def code_version() -> str:
+    """The version and the first 12 hex digits of the SHA-256 of the package's source files."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return f"{edgemod.__version__}+{digest.hexdigest()[:12]}"
 
 
 def peak_bytes() -> int:

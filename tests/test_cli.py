@@ -271,3 +271,19 @@ def test_control_characters_in_names_do_not_reach_the_terminal(tmp_path: Path) -
     assert told.returncode == 0
     assert "\x1b" not in told.stdout
     assert "green" in told.stdout
+
+
+def test_without_ray_the_engine_ray_says_how_to_install_it(tmp_path: Path) -> None:
+    dump = tmp_path / "dump.parquet"
+    pq.write_table(pa.table({"text": ["hello"]}), dump)
+    code = (
+        "import sys; sys.modules['ray'] = None; from edgemod.__main__ import main\n"
+        f"sys.argv = ['edgemod', 'triage', {str(dump)!r}, '-o', 'out', '--engine', 'ray']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "pip install 'edgemod[ray]'" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from edgemod import offline
+from edgemod import exits, offline
+from edgemod.__main__ import asks_for_ray, main
+from edgemod.cli import cli
 from samples import write_dump
 
 ROOT = Path(__file__).parents[1]
@@ -121,6 +123,9 @@ def test_the_weakest_guard_is_attested() -> None:
     assert offline.attestation({"seccomp": 7})["guard"] == "seccomp"
     assert offline.attestation({"seccomp": 7, "magic": 1})["guard"] == "none"
     assert offline.attestation({})["guard"] == "none"
+    mixed = offline.attestation({"seccomp": 7, "none": 1})
+    assert mixed["guard"] == "none"
+    assert "Ray cluster" in mixed["meaning"]
     assert offline.attestation({"seccomp": 7})["parent"] == "none"
 
 
@@ -148,6 +153,43 @@ def test_the_filter_is_what_it_says() -> None:
                 assert run(number, first, arch) == wanted, (number, first)
                 assert not run(number, first, arch ^ 1)
                 assert not run(number + offline._X32, first, arch)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asks"),
+    [
+        ("triage in -o out --engine ray", True),
+        ("triage --engine=ray --keep-scores -o out in --ray-address a:1", True),
+        ("triage in -o out --engine local --engine ray", True),
+        ("triage in -o out --engine ray --engine local", False),
+        ("triage in -o out", False),
+        ("triage in -o --engine ray", False),
+        ("triage -o out -- --engine ray", False),
+        ("triage in -o out --text-column --engine ray", False),
+        ("triage in -o out --engine rays", False),
+        ("triage in -o out --ray-address ray", False),
+        ("triages in -o out --engine ray", False),
+        ("score --engine ray", False),
+        ("merge triage --engine ray", False),
+        ("--engine ray triage in -o out", False),
+        ("doctor", False),
+        ("", False),
+    ],
+)
+def test_only_triage_with_the_engine_ray_is_not_held(
+    arguments: str, asks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(sys, "argv", ["edgemod", *arguments.split()])
+    monkeypatch.setattr(offline, "guard", lambda: ran.append("guard"))
+    monkeypatch.setattr(exits, "run", lambda _: ran.append("command"))
+    main()
+    assert ran == ([] if asks else ["guard"]) + ["command"]
+
+
+@pytest.mark.parametrize("command", sorted({*cli.commands} - {"triage"}))
+def test_every_other_command_is_held(command: str) -> None:
+    assert not asks_for_ray([command, "--engine", "ray"])
 
 
 # -- whole runs --------------------------------------------------------------------------------

@@ -102,6 +102,18 @@ if TYPE_CHECKING:
     metavar="I/N",
     help="Do share I (from 1) of N only; 'edgemod merge' puts the shares together.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where the workers run: on this machine, or on a Ray cluster (extra 'ray').",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="The cluster. Default: RAY_ADDRESS, else the one that this machine is in, else none.",
+)
 @click.option("--restart", is_flag=True, help="Throw away an earlier run in OUT and begin anew.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved plan as JSON and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
@@ -130,7 +142,7 @@ def triage(
     OUT receives decisions/ (one row a record, no text), review/ (the records for people, with
     text), report.json and run.json. The same command goes on with an interrupted run.
     """
-    from edgemod import machine, pipeline, run_folder
+    from edgemod import pipeline, run_folder
     from edgemod.screen import run as screen
     from edgemod.screen.console import printable
     from edgemod.screen.progress import progress as shown_progress
@@ -147,7 +159,8 @@ def triage(
                 out=out,
                 model=chosen,
                 columns=columns,
-                workers=machine.workers(workers, max_memory, chosen),
+                workers=workers,
+                max_memory=max_memory,
                 **options,
             ),
             restart=restart,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _OFFLINE: Final = {
     "seccomp": "the kernel kept every worker off the network (seccomp)",
     "audit hook": "Python kept every worker off the network; the kernel did not",
+    "none": "no: nothing kept the run off the network",
 }
 
 

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
 from edgemod.errors import PolicyError
-from edgemod.toml_lines import Place, deepest_line, locate, syntax_mistake
+from edgemod.toml_lines import DEEPEST, Place, locate, syntax_mistake, too_deep
 from edgemod.toml_tables import CONTROL, NAME, Notes, Table, nearest, show
 from edgemod.words import CATEGORIES, FEATURES, OPERATORS, Verdict
 
@@ -161,14 +161,15 @@ def load_policy(path: Path | None = None, overlay: str | None = None) -> Policy:
     path = DEFAULT_POLICY if path is None else path
     try:
         text = _read(path, MAX_POLICY_BYTES)
+        if line := too_deep(text):
+            mistake = f"nested too deeply: more than {DEEPEST} brackets, or parts of one key"
+            raise PolicyError(str(path), [(line, mistake)])
         document = tomllib.loads(text)
     except _UnreadableError as error:
         if not error.line:
             fix = "Check the path, and that it is a policy that you may read."
             raise PolicyError(str(path), what=f"the policy {error}", fix=fix) from None
         raise PolicyError(str(path), [(error.line, f"the policy {error}")]) from None
-    except RecursionError:
-        raise PolicyError(str(path), [(deepest_line(text), "nested too deeply")]) from None
     except ValueError as error:
         line, mistake = syntax_mistake(error, text)
         raise PolicyError(str(path), [(line, f"not valid TOML: {mistake}")]) from None

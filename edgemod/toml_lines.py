@@ -13,11 +13,15 @@ from typing import Final
 Place = tuple[str | int, ...]
 """Keys and list positions that lead from the top of a document to a value."""
 
+DEEPEST: Final = 16
+"""Most brackets in brackets, and most parts of a dotted key. A policy has six at most; tomllib takes
+time and memory by the square of both, or gives up."""
+
 _TOKEN: Final = re.compile(
-    r'"""(?:\\.|[^\\])*?"{3,5}'  # a multi-line string may end in two quotes of its own
-    r"|'''.*?'{3,5}"
-    r'|"(?:\\.|[^"\\\n])*"'
-    r"|'[^'\n]*'"
+    r'"""(?:\\.|[^\\])*?(?:"{3,5}|\Z)'  # a multi-line string may end in two quotes of its own
+    r"|'''.*?(?:'{3,5}|\Z)"
+    r'|"(?:\\.|[^"\\\n])*+"?'  # one that does not end is a token, too: no place is read twice
+    r"|'[^'\n]*+'?"
     r"|#[^\n]*"
     r"|[ \t]+"
     r"|[^\s\[\]{}=,.\"'#]+"
@@ -137,15 +141,18 @@ def syntax_mistake(error: ValueError, text: str) -> tuple[int, str]:
     return line, _SYNTAX_LINE.sub("", message)
 
 
-def deepest_line(text: str) -> int:
-    """Give the 1-based line on which brackets are first nested deepest."""
-    depth = deepest = 0
-    deepest_at = 1
+def too_deep(text: str) -> int:
+    """Give the 1-based line that first goes deeper than ``DEEPEST``; 0 if none does.
+
+    The document need not be valid, but what comes before its first mistake is read as tomllib does.
+    """
+    depth = dots = 0
     for token, line in _tokens(text):
-        depth += (token in "[{") - (token in "]}")
-        if depth > deepest:
-            deepest, deepest_at = depth, line
-    return deepest_at
+        depth = max(depth + (token in "[{") - (token in "]}"), 0)
+        dots = 0 if token in "=,[]{}\n" else dots + (token == ".")
+        if depth > DEEPEST or dots >= DEEPEST:
+            return line
+    return 0
 
 
 def _tokens(text: str) -> list[tuple[str, int]]:

@@ -389,6 +389,12 @@ def test_files_over_their_limits(tmp_path: Path) -> None:
         (b"name = 'a'\nversion = '\xff'\n", 2, "the policy is not UTF-8 (its line 2)"),
         ("name = 'a'\nversion = " + "9" * 5000, 2, "a number has too many digits"),
         ("name = 'a'\nversion = " + "[" * 50000, 2, "nested too deeply"),
+        ("name = 'a'\nversion = " + "[" * 17 + "]" * 17, 2, "nested too deeply"),
+        ("name = 'a'\nversion = " + "{x = " * 17 + "1" + "}" * 17, 2, "nested too deeply"),
+        ("name = 'a'\na" + " . 'b'" * 50000 + " = 1", 2, "nested too deeply"),
+        ("name = 'a'\n[[a" + ".b" * 16 + "]]", 2, "nested too deeply"),
+        ("name = 'a'\n[a" + ".b" * 15 + "]", 2, 'unknown key "a"'),
+        ("name = 'a'\nversion = \"" + '\\"' * 50000, 2, "not valid TOML: "),
         ("", 1, "name is missing"),
     ],
 )

@@ -160,7 +160,7 @@ class Calibration:
             ) from error
         try:
             return _parse(json.loads(content), hashlib.sha256(content).hexdigest())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise CalibrationError(
                 f"is not a calibration of format {FORMAT} ({type(error).__name__}: {error})",
                 where=str(path),

@@ -29,6 +29,9 @@ NAME_CHARACTERS: Final = 64
 _LINE_BYTES: Final = 1 << 16
 """Bytes of a first line in which another separator is looked for."""
 
+_TOGETHER_BYTES: Final = 1 << 16
+"""Bytes of rows between malformed ones that pyarrow reads at a time, at most."""
+
 _OPEN_FIELD: Final = re.compile(rb'"(?:[^"]++|"")*+')
 """A quoted field without the quote that closes it."""
 
@@ -73,7 +76,8 @@ def schema(source: Source) -> pa.Schema:
     UnicodeError where that line is not UTF-8, OSError where it cannot be read.
     """
     grammar = _grammar(_delimiter(source))
-    rows = next(_whole_rows(content(source), grammar), b"")
+    found = _whole_rows(content(source), grammar)
+    rows = next((rows for rows in found if rows is None or not _is_blank(rows)), b"")
     if rows is None:
         raise no_header(source)
     fields = grammar.field.findall(rows, *_first_row(rows, grammar))
@@ -136,50 +140,71 @@ def batches(
     that is never closed, or the place where a file can no longer be read, is one malformed row.
     """
     grammar = _grammar(_delimiter(source))
-    below_header = False
+    below_header = damaged = False
+    waiting: list[bytes | None] = []
+    held = 0
     try:
         for rows in _whole_rows(content(source), grammar):
-            if rows is None:
-                yield 1
-                continue
-            if not below_header:
+            if rows is not None and not below_header:
+                if _is_blank(rows):
+                    continue
                 _, end = _first_row(rows, grammar)
                 rows, below_header = rows[end - 1 :], True
-            yield from _parsed(rows, source, header, fields)
+            size = len(rows or b"x")
+            if waiting and held + size > _TOGETHER_BYTES:
+                yield from _parsed(waiting, source, header, fields)
+                waiting, held = [], 0
+            waiting.append(rows)
+            held += size
     except OSError:
+        damaged = True
+    yield from _parsed(waiting, source, header, fields)
+    if damaged:
         yield 1
 
 
+def _is_blank(rows: bytes) -> bool:
+    return not rows.strip(b"\n\r")
+
+
 def _parsed(
-    rows: bytes, source: Source, header: Sequence[str], fields: pa.Schema
+    stretches: Sequence[bytes | None], source: Source, header: Sequence[str], fields: pa.Schema
 ) -> Iterator[pa.RecordBatch | int]:
-    """Yield a stretch of whole rows as ``batches`` does."""
-    if not rows.strip(b"\n\r"):
-        return
-    try:
-        yield from _table(rows, source, header, fields).to_batches()
-        return
-    except DAMAGE:
-        pass
-    # A row has more or fewer fields than the header: pyarrow gets the others.
+    """Yield stretches of whole rows, None for a malformed row between them, as ``batches`` does."""
+    found = [rows for rows in stretches if rows is None or not _is_blank(rows)]
+    if len(found) == 1 and found[0] is not None:
+        try:
+            yield from _table(found[0], source, header, fields).to_batches()
+            return
+        except DAMAGE:
+            pass
+    # A row is torn, or has more or fewer fields than the header: pyarrow gets the others.
     grammar = _grammar(_delimiter(source))
-    each = [row for row in grammar.row.findall(rows) if len(row) > 1]  # the others are blank
-    whole = [len(grammar.field.findall(row)) == len(header) for row in each]
+    each: list[bytes] = []  # b"" for a malformed one
+    for rows in found:
+        each += [b""] if rows is None else filter(_is_row, grammar.row.findall(rows))
+    whole = [bool(row) and len(grammar.field.findall(row)) == len(header) for row in each]
     table = None
     if any(whole):
         with suppress(*DAMAGE):
             table = _table(b"\n" + b"".join(compress(each, whole)), source, header, fields)
     if table is None or table.num_rows != sum(whole):
-        yield len(each)
+        if each:
+            yield len(each)
         return
+    batch = table.combine_chunks().to_batches()[0]
     start = 0
     for sound, group in groupby(whole):
         count = len(list(group))
         if sound:
-            yield from table.slice(start, count).to_batches()
+            yield batch.slice(start, count)
             start += count
         else:
             yield count
+
+
+def _is_row(row: bytes) -> bool:
+    return len(row) > 1  # else it is blank
 
 
 def _table(rows: bytes, source: Source, header: Sequence[str], fields: pa.Schema) -> pa.Table:

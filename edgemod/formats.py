@@ -33,6 +33,10 @@ wherever reading starts."""
 BATCH_BYTES: Final = 16 << 20
 """Bytes of Parquet decoded at a time, about: fewer rows where the footer says they are long."""
 
+_SHORT_ROWS: Final = 256
+_SHORT_BYTES: Final = 1 << 20
+"""Most rows of a run that is put together with others, and most bytes of them all."""
+
 SALVAGE_ROWS: Final = 256
 """Rows of Python objects held at a time."""
 
@@ -59,7 +63,8 @@ _SALVAGE = (*DAMAGE, ValueError, TypeError, OverflowError, RecursionError)
 class Rows:
     """A run of rows of one source, ``first`` counted from 0; ``batch`` is None where lost.
 
-    ``status`` says why lost rows are lost: unreadable, or not_utf8.
+    ``status`` says why lost rows are lost: unreadable, or not_utf8. ``lost``, bool (count,): where
+    only some are, which; these are null in the batch.
     """
 
     source: Source
@@ -67,11 +72,13 @@ class Rows:
     count: int
     batch: pa.RecordBatch | None
     status: Status = Status.ok
+    lost: npt.NDArray[np.bool_] | None = None
 
     def slice(self, start: int, stop: int) -> Rows:
         """Rows ``start`` to ``stop`` of this run, without a copy."""
         batch = None if self.batch is None else self.batch.slice(start, stop - start)
-        return replace(self, first=self.first + start, count=stop - start, batch=batch)
+        lost = None if self.lost is None else self.lost[start:stop]
+        return replace(self, first=self.first + start, count=stop - start, batch=batch, lost=lost)
 
 
 def schema(source: Source) -> pa.Schema:
@@ -115,6 +122,51 @@ def only(runs: Iterable[Rows], chosen: npt.NDArray[np.int64]) -> Iterator[Rows]:
             index = pa.array(chosen[low:high] - run.first)
             batch = None if run.batch is None else run.batch.take(index)
             yield replace(run, count=int(high - low), batch=batch)
+
+
+def gathered(runs: Iterable[Rows]) -> Iterator[Rows]:
+    """The same rows of a file, short runs put together where some are lost.
+
+    Where every second row is lost each is a run of its own, which costs as much as hundreds of
+    rows do.
+    """
+    waiting: list[Rows] = []
+    rows = held = 0  # that wait, and their bytes
+    for run in runs:
+        weight = 0 if run.batch is None else run.batch.nbytes
+        long = run.count > _SHORT_ROWS or weight > _SHORT_BYTES
+        full = rows + run.count > BATCH_ROWS or held + weight > _SHORT_BYTES
+        if long or full or not _is_like(waiting, run):
+            yield from _together(waiting)
+            waiting, rows, held = [], 0, 0
+        if long:
+            yield run
+            continue
+        waiting.append(run)
+        rows, held = rows + run.count, held + weight
+    yield from _together(waiting)
+
+
+def _is_like(waiting: Sequence[Rows], run: Rows) -> bool:
+    """Whether a run can be put to others: sound ones of its columns, or lost as it is."""
+    for other in waiting[-2:]:  # one of each kind, if there are both
+        if (other.batch is None) == (run.batch is None):
+            if run.batch is None or other.batch is None:
+                return run.status == other.status
+            return bool(run.batch.schema.equals(other.batch.schema))
+    return len(waiting) < 2
+
+
+def _together(runs: Sequence[Rows]) -> Iterator[Rows]:
+    sound = [run.batch for run in runs if run.batch is not None]
+    lost = [run for run in runs if run.batch is None]
+    if not (sound and lost):
+        yield from runs
+        return
+    of_lost = np.repeat([run.batch is None for run in runs], [run.count for run in runs])
+    rows = pa.array(np.cumsum(~of_lost) - 1, mask=of_lost)
+    batch = pa.concat_batches(sound).take(rows)
+    yield Rows(runs[0].source, runs[0].first, len(of_lost), batch, lost[0].status, of_lost)
 
 
 def _parquet(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:

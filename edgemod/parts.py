@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -130,7 +133,8 @@ def remove(*paths: Path) -> None:
 
 def unfinished(folder: Path, *names: str) -> list[Path]:
     """What killed writers of the files ``names`` left in a folder (none given: of any file)."""
-    patterns = [f".{name}.*{PARTIAL}" for name in names] or [f".*{PARTIAL}"]
+    drawn = "[a-z0-9_]" * 8  # by mkstemp: what follows is not the rest of a longer name
+    patterns = [f".{glob.escape(name)}.{drawn}{PARTIAL}" for name in names] or [f".*{PARTIAL}"]
     return [file for pattern in patterns for file in folder.glob(pattern)]
 
 
@@ -148,6 +152,21 @@ def clean_parts(folder: Path, *names: str) -> int:
             fix="check that you may write to the folder",
         ) from error
     return count
+
+
+def hold(partial: Path) -> IO[bytes]:
+    """Mark a file of ``replacing`` as being written for as long as what this returns is open."""
+    stream = partial.open("rb")
+    fcntl.flock(stream, fcntl.LOCK_SH)
+    return stream
+
+
+def clean_abandoned(path: Path) -> None:
+    """Remove what killed writers of a file left beside it, but for what somebody still holds."""
+    for partial in unfinished(path.parent, path.name):
+        with suppress(OSError), partial.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            partial.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -194,7 +194,7 @@ def _rows(sources: Sequence[Source], columns: Columns, skip: int) -> Iterator[Ro
     for source in sources:
         end = source.rows or 0
         if source.rows is None or skip < end:
-            for run in formats.rows(source, wanted, skip, spare):
+            for run in formats.gathered(formats.rows(source, wanted, skip, spare)):
                 end = run.first + run.count
                 if end > skip:
                     yield run.slice(max(skip - run.first, 0), run.count)
@@ -330,12 +330,16 @@ def _texts(run: Rows, columns: Columns, max_text_bytes: int) -> pa.RecordBatch:
     wanted = columns.text or (columns.conversation,)
     if run.batch is None or not {*wanted} <= {*run.batch.schema.names}:
         # A JSONL file of empty objects has no columns: its texts are null.
-        status = np.full(run.count, run.status or Status.null_text, np.int8)
+        status = np.full(run.count, Status.null_text, np.int8)
+        if run.status:
+            status[slice(None) if run.lost is None else run.lost] = run.status
         texts = pa.nulls(run.count, pa.large_string())
         return _batch(np.arange(run.count), None, None, texts, None, status)
     if columns.conversation is None:
         texts, bad = _flat(run.batch, columns.text)
         status = _status(texts, bad, max_text_bytes)
+        if run.lost is not None:
+            status[run.lost] = run.status
         texts = _cut(texts, slice(max_text_bytes))
         if columns.context is not None:
             context, _ = as_text(_column(run, columns.context))
@@ -345,6 +349,8 @@ def _texts(run: Rows, columns: Columns, max_text_bytes: int) -> pa.RecordBatch:
     record, message, roles, texts, bad, lost = _messages(talks)
     status = _status(texts, bad, max_text_bytes)
     status[lost] = Status.unreadable
+    if run.lost is not None:
+        status[run.lost[record]] = run.status
     texts = _cut(texts, slice(max_text_bytes))
     return _batch(record, message, roles, texts, _earlier(texts, record), status)
 

@@ -168,7 +168,7 @@ def empty(folder: Path) -> None:
 def _read_json(path: Path, fix: str) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, fix) from error
 
 
@@ -279,7 +279,7 @@ def _tally(out: Path, index: int) -> Tally | None:
     queue, numbers, part = worker.files(out, index)
     try:
         tally = Tally.from_json(json.loads(numbers.read_bytes()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     records, reviews = sum(tally.counts["verdict"].values()), tally.reviews
     whole = tally.records == records == _rows(part) and (not reviews or reviews == _rows(queue))

@@ -24,7 +24,7 @@ from edgemod.columns import is_list, is_string
 from edgemod.errors import InputError, OutputError
 from edgemod.filter import Filter
 from edgemod.formats import Rows
-from edgemod.parts import replacing
+from edgemod.parts import clean_abandoned, hold, replacing
 from edgemod.policy import load_policy
 from edgemod.records import Columns
 from edgemod.sources import Source, check_unchanged
@@ -193,8 +193,10 @@ def score_file(
     def opened() -> Triager:
         return Triager(policy, with_model, calibration=calibration)
 
+    clean_abandoned(out)
     with Threads(opened, workers) as threads, ExitStack() as stack:
         temporary = stack.enter_context(replacing(out))
+        stack.enter_context(hold(temporary))
         writer = stack.enter_context(pq.ParquetWriter(temporary, layout, compression="zstd"))
         stack.callback(threads.stop)
         spare = {*fields.names} - {*columns.text, columns.conversation}

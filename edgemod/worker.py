@@ -62,7 +62,20 @@ def send(stream: IO[bytes], header: dict[str, Any], batches: Sequence[pa.RecordB
 
 
 def receive(stream: IO[bytes]) -> tuple[dict[str, Any], list[pa.RecordBatch]]:
-    """Read one message that ``send`` wrote. Raises EOFError where the other side is gone."""
+    """Read one message that ``send`` wrote.
+
+    Raises EOFError where the other side is gone, ValueError where it wrote something else.
+    """
+    try:
+        header, batches = _message(stream)
+    except (LookupError, TypeError, OverflowError, MemoryError, RuntimeError) as error:
+        raise ValueError("not a message") from error  # Arrow's errors are of all these kinds
+    if not isinstance(header, dict):
+        raise ValueError("not a message")
+    return header, batches
+
+
+def _message(stream: IO[bytes]) -> tuple[Any, list[pa.RecordBatch]]:
     (count,) = _LENGTH.unpack(_exactly(stream, _LENGTH.size))
     blobs = []
     for _ in range(count):

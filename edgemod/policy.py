@@ -33,6 +33,7 @@ STAGES: Final = ("rule", "filter", "model")
 
 MAX_POLICY_BYTES: Final = 1 << 18  # some 20 times the shipped one; tomllib reads 1 MiB in 2 s
 MAX_LEXICON_BYTES: Final = 64 << 20
+MAX_OVERLAYS: Final = 32  # each is checked with the whole policy
 MAX_TERM_CHARS: Final = 200
 MAX_TEXT_BYTES: Final = 16 << 20
 MAX_COMPARED: Final = 1e9  # far above any feature and well inside float32
@@ -308,7 +309,10 @@ def _overlays(top: Table) -> tuple[str, ...]:
     """The names of the overlays, each of them a table of tables that a policy has, too."""
     names = top.data.get("overlay", {})
     group = top.table("overlay", tuple(names) if isinstance(names, dict) else (), "")
-    found = []
+    found: list[str] = []
+    if group and len(group.data) > MAX_OVERLAYS:
+        group.note(f"there are more than {MAX_OVERLAYS} overlays")
+        return ()
     for name in group.data if group else ():
         assert group is not None
         if not NAME.fullmatch(name):

@@ -14,8 +14,8 @@ Place = tuple[str | int, ...]
 """Keys and list positions that lead from the top of a document to a value."""
 
 DEEPEST: Final = 16
-"""Most brackets in brackets, and most parts of a dotted key. A policy has six at most; tomllib takes
-time and memory by the square of both, or gives up."""
+"""Most brackets in brackets, and most parts of a dotted key. A policy has six at most; tomllib
+takes time and memory by the square of both, or gives up."""
 
 _TOKEN: Final = re.compile(
     r'"""(?:\\.|[^\\])*?(?:"{3,5}|\Z)'  # a multi-line string may end in two quotes of its own

@@ -133,8 +133,7 @@ def remove(*paths: Path) -> None:
 
 def unfinished(folder: Path, *names: str) -> list[Path]:
     """What killed writers of the files ``names`` left in a folder (none given: of any file)."""
-    drawn = "[a-z0-9_]" * 8  # by mkstemp: what follows is not the rest of a longer name
-    patterns = [f".{glob.escape(name)}.{drawn}{PARTIAL}" for name in names] or [f".*{PARTIAL}"]
+    patterns = [f".{glob.escape(name)}.*{PARTIAL}" for name in names] or [f".*{PARTIAL}"]
     return [file for pattern in patterns for file in folder.glob(pattern)]
 
 
@@ -163,7 +162,8 @@ def hold(partial: Path) -> IO[bytes]:
 
 def clean_abandoned(path: Path) -> None:
     """Remove what killed writers of a file left beside it, but for what somebody still holds."""
-    for partial in unfinished(path.parent, path.name):
+    drawn = "[a-z0-9_]" * 8  # by mkstemp: not the rest of a longer name
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.{drawn}{PARTIAL}"):
         with suppress(OSError), partial.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             partial.unlink()

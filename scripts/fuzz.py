@@ -780,7 +780,8 @@ class _Findings:
             print(f"{name}: {found} {what}: {path} ({len(data)} bytes)", flush=True)
 
 
-def _mutated(draw: random.Random, seeds: list[bytes]) -> bytes:
+def mutated(draw: random.Random, seeds: list[bytes]) -> bytes:
+    """One of the seeds with a few places changed."""
     data = bytearray(draw.choice(seeds))
     for _ in range(draw.choice((1, 1, 2, 4, 16))):
         at = draw.randrange(len(data) + 1)
@@ -825,7 +826,7 @@ def main() -> None:
     if not GUIDED:
         draw = random.Random(time.time_ns())
         while time.monotonic() - began < arguments.minutes * 60:
-            findings.attempt(name, _mutated(draw, seeds))
+            findings.attempt(name, mutated(draw, seeds))
         report()
         return
     corpus = Path(tempfile.mkdtemp(prefix="edgemod-corpus-"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import random
 import struct
 from pathlib import Path
 
@@ -64,6 +65,17 @@ def test_what_fuzzing_begins_with_is_sound(target: str) -> None:
     for seed in fuzz.TARGETS[target].seeds():
         with contextlib.suppress(*fuzz.TARGETS[target].raises):
             fuzz.TARGETS[target].check(seed)
+
+
+@pytest.mark.parametrize(
+    "target", ["parquet", "csv", "jsonl", "labels", "policy", "calibration", "worker"]
+)
+def test_mutated_inputs_raise_nothing_else(target: str) -> None:
+    draw, chosen = random.Random(target), fuzz.TARGETS[target]
+    seeds = chosen.seeds()
+    for _ in range(60):
+        with contextlib.suppress(*chosen.raises):
+            chosen.check(fuzz.mutated(draw, seeds))
 
 
 def statuses(path: Path) -> list[tuple[str, str]]:

@@ -22,9 +22,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from edgemod import bounds, originals, privacy, review, run_folder
+from edgemod import bounds, encryption, originals, privacy, review, run_folder
 from edgemod.bounds import Drawn
 from edgemod.errors import InputError, OutputError
 from edgemod.labels import (
@@ -36,7 +35,7 @@ from edgemod.labels import (
     read_values,
 )
 from edgemod.metrics import Estimate
-from edgemod.parts import write_part
+from edgemod.parts import open_part, write_part
 from edgemod.policy import load_policy
 from edgemod.review import ReviewSummary
 from edgemod.sources import discover
@@ -92,6 +91,7 @@ def sample(
     ):
         if wrong:
             raise InputError(what, where="audit sample", fix=f"Formats: {', '.join(FORMATS)}.")
+    encryption.check_format(format, "audit sample")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(
             "is there already",
@@ -134,7 +134,7 @@ def sample(
 
 def _column(part: Path) -> npt.NDArray[np.float32]:
     """The probabilities of ``any`` of a part, NaN where there is none."""
-    with pq.ParquetFile(part) as file:
+    with open_part(part) as file:
         column = file.read([f"p_{ANY}"])[0]
     return np.asarray(column.to_numpy(zero_copy_only=False), np.float32)
 
@@ -143,7 +143,7 @@ def _drawn(parts: Sequence[Path], drawn: npt.NDArray[np.int64]) -> pa.Table:
     """The drawn decisions, in order."""
     found, start = [DECISIONS.empty_table()], 0
     for part in parts:
-        with pq.ParquetFile(part) as file:
+        with open_part(part) as file:
             stop = start + file.metadata.num_rows
             rows = drawn[(drawn >= start) & (drawn < stop)]
             if len(rows):

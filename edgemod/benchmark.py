@@ -22,12 +22,12 @@ from typing import Any, Final, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from edgemod import checkup, formats, machine, pipeline, records, worker
 from edgemod.errors import InputError
 from edgemod.figures import CLOSE, FORMAT, Benchmark, Figure
+from edgemod.parts import write_part
 from edgemod.records import Columns, Source
 from edgemod.report import RunReport
 
@@ -150,7 +150,7 @@ def _draw(
     form = sources[0].format
     file = folder / f"sample.{form}"
     if form == "parquet":
-        pq.write_table(table, file, compression="zstd")
+        write_part(table, file)
     elif form == "csv":
         pa_csv.write_csv(table, file)
     else:

@@ -101,7 +101,7 @@ class Crew:
             )
         if self._first is not None and made.fingerprints != self._first.fingerprints:
             raise RunError(
-                "the policy or a model changed while the run was going on",
+                "the policy, a model or the key changed while the run was going on",
                 where=self._setup.out,
                 fix="Run the command again; use --restart to begin anew with the new ones.",
             )
@@ -199,7 +199,7 @@ class Worker:
     def __init__(self, setup: Setup) -> None:
         self._begin()
         self._setup = setup
-        self.fingerprints: dict[str, str] = {}
+        self.fingerprints: dict[str, str | None] = {}
         self.note = ""
         self.certificate: dict[str, Any] | None = None
         self.max_text_bytes = 0

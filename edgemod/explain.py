@@ -21,11 +21,11 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from edgemod import features, originals, privacy, run_folder
 from edgemod.encoder import Encoder
 from edgemod.errors import InputError, RunError
+from edgemod.parts import open_part
 from edgemod.records import Chunk
 from edgemod.triager import Triager
 from edgemod.words import ANY, FEATURES, OUTPUTS, Stage, Status
@@ -133,7 +133,7 @@ def _decision(parts: Sequence[Path], record_id: bytes) -> tuple[pa.Table | None,
     first, count = None, 0
     wanted = pa.scalar(record_id, pa.binary())
     for part in parts:
-        with pq.ParquetFile(part) as file:
+        with open_part(part) as file:
             ids = file.read(["record_id"])["record_id"].cast(pa.binary())
             rows = np.flatnonzero(pc.equal(ids, wanted).to_numpy(zero_copy_only=False))
             if len(rows) and first is None:

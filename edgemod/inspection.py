@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from edgemod import formats
+from edgemod import encryption, formats
 from edgemod.columns import Columns, is_header, is_text, message_fields, resolve_columns
 from edgemod.errors import InputError
 from edgemod.records import read_chunks
@@ -163,6 +163,9 @@ def _command(path: str | Path, columns: Columns | None) -> str:
     out = Path(path).name.lstrip(".-").split(".")[0] or "dump"
     # A name that begins with "-" would be an option.
     words = ["edgemod", "triage", "./" * file.startswith("-") + file, "-o", f"{out}-triage"]
+    key = encryption.key_file()
+    if key is not None:
+        words += ["--key-file", key]
     if columns is None:
         return shlex.join(words) + " --text-column COLUMN"
     for name in columns.text:

@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from edgemod.calibration import FloatMatrix
+from edgemod.parts import open_part
 from edgemod.records import Chunk
 from edgemod.triager import Scores
 from edgemod.words import OUTPUTS
@@ -57,8 +57,8 @@ def of_model(part: Path, chunk: Chunk, reading: str) -> FloatMatrix | None:
     would have read other pieces of them (another ``Triager.reading``).
     """
     try:
-        with part.open("rb") as stream:
-            kept = pq.read_table(stream)
+        with open_part(part) as file:
+            kept = file.read()
     except (OSError, pa.ArrowException):
         return None
     if not kept.schema.equals(SCHEMA) or kept.schema.metadata.get(_READING) != reading.encode():

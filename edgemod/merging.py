@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgemod import parts, review, run_folder, shards, verifying, worker
+from edgemod import encryption, parts, review, run_folder, shards, verifying, worker
 from edgemod.errors import InputError, RunError
 from edgemod.report import RunReport
 from edgemod.tally import Tally
@@ -27,14 +27,15 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, restart: bool = Fal
     ``restart``: throw an earlier run in ``out`` away.
 
     Raises RunError where shards are missing, doubled, incomplete or of another plan or version,
-    or ``out`` holds another run; InputError where it is one of them; OutputError where it cannot be
-    written.
+    or ``out`` holds another run; InputError where it is one of them, or another key is in use
+    than theirs; OutputError where it cannot be written.
     """
     out = Path(out)
     found = _in_order([Path(folder) for folder in folders])
     if out.resolve() in [folder.resolve() for folder in found]:
         raise InputError("is one of the shards", where=str(out), fix="Name another folder with -o.")
     document = _document(found[0])
+    encryption.check_run(document["plan"], str(found[0]), plain=False)
     with run_folder.locked(out):
         finished = run_folder.open_run(out, document, restart)
         if finished is not None:

@@ -11,11 +11,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from edgemod import encryption
 from edgemod.errors import OutputError
 
 PARTIAL = ".partial"
@@ -32,8 +33,8 @@ def write_part(table: pa.Table, path: Path) -> None:
 def encoded(table: pa.Table) -> pa.Buffer:
     """A table as the bytes of a Parquet file, in memory: a part is one chunk.
 
-    Equal tables give equal bytes: how the table is cut into batches, and metadata of pandas,
-    leave no trace.
+    Equal tables give equal bytes, but for those of a key (encryption.py): how the table is cut
+    into batches, and metadata of pandas, leave no trace.
     """
     metadata = {k: v for k, v in (table.schema.metadata or {}).items() if k != b"pandas"}
     sink = pa.BufferOutputStream()
@@ -49,8 +50,30 @@ def encoded(table: pa.Table) -> pa.Buffer:
         write_statistics=True,
         write_page_checksum=True,
         store_schema=True,
+        encryption_properties=encryption.encrypting(),
     )
     return sink.getvalue()
+
+
+def decoded(data: bytes) -> pa.Table:
+    """The table that ``encoded`` was given. Raises pa.ArrowException, or OSError."""
+    return _opened(pa.BufferReader(data)).read()
+
+
+def open_part(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file of edgemod's own, a context. Raises OSError, pa.ArrowException."""
+    return _opened(pa.OSFile(os.fsencode(path)))  # a name as bytes: it need not be UTF-8
+
+
+def _opened(stream: pa.NativeFile) -> pq.ParquetFile:
+    decryption = encryption.decrypting()
+    return pq.ParquetFile(stream, page_checksum_verification=True, decryption_properties=decryption)
+
+
+def writer(where: Path | BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
+    """Write a Parquet file table by table, a row group each; a context."""
+    encrypted = encryption.encrypting()
+    return pq.ParquetWriter(where, schema, compression="zstd", encryption_properties=encrypted)
 
 
 def write_bytes(path: Path, data: bytes | pa.Buffer) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgemod import (
+    encryption,
     formats,
     machine,
     privacy,
@@ -249,6 +250,7 @@ def _check(options: Options) -> None:
     if options.shard is not None:
         shards.parse(options.shard)
     budget, on_ray = options.review_budget, options.engine == "ray"
+    encryption.check_format(options.review_format, "--review-format")
     for wrong, what in (
         (not options.inputs, "there is no input"),
         (not 1 <= options.chunk_rows <= MAX_CHUNK_ROWS, f"chunk_rows is {options.chunk_rows}"),

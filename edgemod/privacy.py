@@ -9,9 +9,7 @@ of their own kind: the same value as an author and as a record gives two that do
 from __future__ import annotations
 
 import hmac
-import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from edgemod import features
+from edgemod.encryption import read_key_file
 from edgemod.errors import InputError
 from edgemod.kernels import pii
 from edgemod.records import Chunk, Columns, Source
@@ -28,8 +27,6 @@ from edgemod.sources import partitions
 
 BITS: Final = 128
 """Two of a billion values share a pseudonym with a chance below 1e-20 (birthday bound)."""
-KEY_BYTES: Final = (16, 1 << 16)
-"""Least and most bytes of a key file."""
 
 KINDS: Final = ("record_id", "author_id", "thread_id")
 """Columns of records that get pseudonyms; also the domains that keep them apart."""
@@ -59,31 +56,9 @@ class Pseudonyms:
     def open(cls, path: str | Path) -> Self:
         """Those of the key in a file, all bytes of it, a line feed at its end too.
 
-        Raises InputError if it cannot be read, is no file, is open to others than its owner, or is
-        of no size for a key (``KEY_BYTES``).
+        Raises InputError as ``encryption.read_key_file`` does.
         """
-        least, most = KEY_BYTES
-        fix = f"Make one: (umask 077; openssl rand -hex 32 > {Path(path).name})"
-        try:
-            with open(path, "rb") as stream:
-                mode = os.fstat(stream.fileno()).st_mode
-                key = stream.read(most + 1) if stat.S_ISREG(mode) else b""
-        except OSError as error:
-            what = f"this key file cannot be read: {error.strerror}"
-            raise InputError(what, where=str(path), fix=fix) from error
-        for wrong, what, way in (
-            (not stat.S_ISREG(mode), "is no file: a key must be kept", fix),
-            (
-                mode & 0o077,
-                "this key file is open to others than its owner",
-                f"chmod 600 {Path(path).name}, or a new key if somebody may have read it.",
-            ),
-            (len(key) < least, f"a key of {len(key)} bytes is too short, {least} at least", fix),
-            (len(key) > most, f"is longer than {most} bytes, so hardly a key", fix),
-        ):
-            if wrong:
-                raise InputError(what, where=str(path), fix=way)
-        return cls(key)
+        return cls(read_key_file(path))
 
     def of(self, kind: str, value: bytes) -> str:
         """The pseudonym of a value of one of ``KINDS``, ``BITS`` / 4 hex digits."""

@@ -31,8 +31,8 @@ class RunReport:
     ``peak_memory_bytes``: the greatest resident memory of the parent and each worker, added up;
     pages they share are counted in each.
     ``workers_lost``: worker processes that died, hung or failed, by what ended them, in all the
-    chunks. ``quarantined``: ``record_id``, ``source`` and ``source_row`` of the records with status
-    ``crashed``, the first ``QUARANTINED`` of them; ``failures`` counts all.
+    chunks. ``quarantined``: ``record_id`` (None in an encrypted run), ``source`` and ``source_row``
+    of the records with status ``crashed``, the first ``QUARANTINED``; ``failures`` counts all.
     ``certificate``: empty, or of the one that the calibration holds, the ``goal``, whether every
     claim of it ``holds``, the chance ``drift`` of texts like these if they come from where its
     labels came from (None: not tested; ``drift of strata``: of each, if it holds for strata and the

@@ -6,8 +6,8 @@ memory (about 40 bytes: 5 million rows take 200 MB); the rows themselves pass th
 file, cut into buckets of consecutive ranks that fit in memory one at a time::
 
     parts --(keys)--> ranks, bucket edges
-    parts --(rows)--> runs, each sorted --> spill file, one batch per run and bucket
-    bucket by bucket: its batches, sorted --> review-00000.parquet ... or one csv, jsonl or json
+    parts --(rows)--> runs, each sorted --> spill file, one piece per run and bucket
+    bucket by bucket: its pieces, sorted --> review-00000.parquet ... or one csv, jsonl or json
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from edgemod.errors import InputError, OutputError, RunError
-from edgemod.parts import make_folder
+from edgemod.parts import decoded, encoded, make_folder, open_part, writer
 from edgemod.policy import Policy
 from edgemod.records import Chunk
 from edgemod.words import ANY, CATEGORIES, OUTPUTS, Stage, Status, Verdict
@@ -264,11 +263,11 @@ def _export(
 
     counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     with _workshop(out) as partial:
-        spill = partial / "spill.arrow"
+        spill = partial / "spill"
         with _create(spill) as file:
-            batches = _spill(parts, rank, edges, file, counts, chance)
+            pieces = _spill(parts, rank, edges, file, counts, chance)
         del rank
-        files = _WRITERS[format](partial, _sorted_buckets(spill, batches), rows_per_file)
+        files = _WRITERS[format](partial, _sorted_buckets(spill, pieces), rows_per_file)
         _publish(partial, out, files)
     exported_by, left_by = (_in_category_order(counter) for counter in counts)
     return ReviewSummary(
@@ -336,20 +335,18 @@ def _spill(
     file: BinaryIO,
     counts: tuple[Counter[str], Counter[str]],
     chance: _Chance,
-) -> list[list[int]]:
-    """Write the exported rows in sorted runs to ``file``; return each bucket's batch numbers."""
-    batches: list[list[int]] = [[] for _ in edges[1:]]
-    number = 0
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with pa.ipc.new_file(file, REVIEW, options=options) as writer:
-        for run in _runs(parts, rank, int(edges[-1]), counts, chance):
-            cuts = np.searchsorted(_one(run["rank"]).to_numpy() - 1, edges)
-            for bucket in np.flatnonzero(np.diff(cuts)):
-                start, stop = cuts[bucket], cuts[bucket + 1]
-                writer.write_table(run.slice(start, stop - start))
-                batches[bucket].append(number)
-                number += 1
-    return batches
+) -> list[list[tuple[int, int]]]:
+    """Write the exported rows in sorted runs to ``file``; return offset and bytes of the pieces of
+    each bucket. A piece is as parts are, so that it is encrypted where they are.
+    """
+    pieces: list[list[tuple[int, int]]] = [[] for _ in edges[1:]]
+    for run in _runs(parts, rank, int(edges[-1]), counts, chance):
+        cuts = np.searchsorted(_one(run["rank"]).to_numpy() - 1, edges)
+        for bucket in np.flatnonzero(np.diff(cuts)):
+            start, stop = cuts[bucket], cuts[bucket + 1]
+            piece = encoded(run.slice(start, stop - start))
+            pieces[bucket].append((file.tell(), file.write(piece)))
+    return pieces
 
 
 def _runs(
@@ -386,13 +383,18 @@ def _runs(
         yield _by_rank(held)
 
 
-def _sorted_buckets(spill: Path, batches: list[list[int]]) -> Iterator[pa.Table]:
+def _sorted_buckets(spill: Path, pieces: list[list[tuple[int, int]]]) -> Iterator[pa.Table]:
     """Yield the buckets in rank order, each sorted: the whole queue. At least one table."""
-    if not batches:
+    if not pieces:
         yield REVIEW.empty_table()
-    with pa.OSFile(str(spill)) as file, pa.ipc.open_file(file) as reader:
-        for numbers in batches:
-            yield _by_rank([pa.Table.from_batches([reader.get_batch(n)]) for n in numbers])
+    with spill.open("rb") as file:
+        for places in pieces:
+            yield _by_rank([_piece(file, *place) for place in places])
+
+
+def _piece(file: BinaryIO, offset: int, size: int) -> pa.Table:
+    file.seek(offset)
+    return decoded(file.read(size))
 
 
 def _by_rank(tables: list[pa.Table]) -> pa.Table:
@@ -409,10 +411,10 @@ def _write_parquet(folder: Path, tables: Iterator[pa.Table], rows_per_file: int)
         files.append(f"review-{file_number:05d}.parquet")
         with (
             _create(folder / files[-1]) as file,
-            pq.ParquetWriter(file, REVIEW, compression="zstd") as writer,
+            writer(file, REVIEW) as target,
         ):
             for table in group:
-                writer.write_table(table)
+                target.write_table(table)
     return files
 
 
@@ -555,7 +557,7 @@ def _in_category_order(counter: Counter[str]) -> dict[str, int]:
 
 def _read(part: Path, columns: list[str]) -> pa.Table:
     try:
-        with pq.ParquetFile(part, page_checksum_verification=True) as file:
+        with open_part(part) as file:
             return file.read(columns)
     except (pa.ArrowException, OSError) as error:
         raise RunError(

@@ -23,11 +23,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from edgemod import worker
+from edgemod import encryption, worker
 from edgemod.errors import OutputError, RunError
-from edgemod.parts import clean_parts, make_folder, remove, unfinished, write_bytes
+from edgemod.parts import clean_parts, make_folder, open_part, remove, unfinished, write_bytes
 from edgemod.report import RunReport
 from edgemod.tally import Tally
 from edgemod.words import Status
@@ -289,31 +288,38 @@ def _tally(out: Path, index: int) -> Tally | None:
 def _rows(part: Path) -> int | None:
     """The rows of a Parquet file by its footer; None if it is missing or damaged."""
     try:
-        with part.open("rb") as stream:  # not by name: it need not be UTF-8
-            rows: int = pq.read_metadata(stream).num_rows
+        with open_part(part) as file:
+            rows: int = file.metadata.num_rows
     except (OSError, pa.ArrowException):
         return None
     return rows
 
 
 def with_status(out: Path, index: int, status: Status) -> list[dict[str, Any]]:
-    """The records of a chunk that is done with a status: record_id, source and source_row each."""
+    """The records of a chunk that is done with a status: record_id, source and source_row each.
+
+    Where a key is in use the id is None.
+    """
     part = worker.files(out, index)[2]
     try:
-        with part.open("rb") as stream:
-            rows = pq.read_table(stream, columns=["record_id", "source", "source_row", "status"])
+        with open_part(part) as file:
+            rows = file.read(["record_id", "source", "source_row", "status"])
     except (OSError, pa.ArrowException) as error:
         raise _damaged(part, "run the same command again") from error
     found = rows.filter(pc.equal(rows["status"].cast(pa.string()), status.name))
-    return list(found.drop_columns("status").to_pylist())
+    named = found.drop_columns("status").to_pylist()
+    # They go into the report, which is not encrypted.
+    return [row | {"record_id": None} for row in named] if encryption.key_file() else list(named)
 
 
 def complete_state(out: Path) -> dict[str, Any]:
     """What run.json says of a complete run.
 
-    Raises RunError where there is none, or where a part of its decisions is gone or damaged.
+    Raises RunError where there is none, or where a part of its decisions is gone or damaged;
+    InputError where it is encrypted under another key than the one in use.
     """
     state = finished_state(out)
+    encryption.check_run(state["plan"], str(out))
     rows = [_rows(part) for part in parts(out, state)]
     report = _read_json(out / "report.json", "--restart begins anew")
     if None in rows or sum(n or 0 for n in rows) != report.get("records"):

@@ -16,15 +16,13 @@ from typing import Any, Final, Literal, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from edgemod import features, formats, records, store
+from edgemod import features, formats, parts, records, store
 from edgemod.calibration import FloatMatrix
 from edgemod.columns import is_list, is_string
 from edgemod.errors import InputError, OutputError
 from edgemod.filter import Filter
 from edgemod.formats import Rows
-from edgemod.parts import clean_abandoned, hold, replacing
 from edgemod.policy import load_policy
 from edgemod.records import Columns
 from edgemod.sources import Source, check_unchanged
@@ -193,11 +191,11 @@ def score_file(
     def opened() -> Triager:
         return Triager(policy, with_model, calibration=calibration)
 
-    clean_abandoned(out)
+    parts.clean_abandoned(out)
     with Threads(opened, workers) as threads, ExitStack() as stack:
-        temporary = stack.enter_context(replacing(out))
-        stack.enter_context(hold(temporary))
-        writer = stack.enter_context(pq.ParquetWriter(temporary, layout, compression="zstd"))
+        temporary = stack.enter_context(parts.replacing(out))
+        stack.enter_context(parts.hold(temporary))
+        writer = stack.enter_context(parts.writer(temporary, layout))
         stack.callback(threads.stop)
         spare = {*fields.names} - {*columns.text, columns.conversation}
         units = formats.rows(source, fields.names, spare=spare)

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from edgemod import encryption
 from edgemod.errors import InputError
 
 Format = Literal["parquet", "csv", "jsonl"]
@@ -47,6 +48,16 @@ DAMAGE = (pa.ArrowException, OSError, UnicodeError, MemoryError)
 _READABLE = (
     "edgemod reads .parquet, .csv, .tsv, .jsonl and .ndjson (the last four also .gz, .zst or .bz2)"
 )
+_NO_KEY = "is an encrypted Parquet file, and no key is given"
+_OTHER_KEY = "is encrypted under another key than the one given, or damaged"
+_COLUMN_KEYS = "is encrypted with keys for single columns, which pyarrow cannot be given"
+_FIXES = {
+    _NO_KEY: "give the key that it was encrypted under: --key-file KEYFILE",
+    _OTHER_KEY: "give the key itself that footer and columns were encrypted under; what a key "
+    "management service keeps it under is another",
+    _COLUMN_KEYS: "encrypt it again under one key for footer and columns",
+}
+_SIGNATURE_BYTES = 28
 _BZ2_BYTES = 1 << 13  # of which those after the end of a member are copied
 _BZ2_BLOCK = 1 << 20
 _MARK = b"\xef\xbb\xbf"
@@ -101,10 +112,11 @@ def discover(inputs: Sequence[str | Path]) -> list[Source]:
         lines = [f"\n  {p.where}: {p.what}" for p in problems[:_SHOWN_PROBLEMS]]
         if len(problems) > _SHOWN_PROBLEMS:
             lines.append(f"\n  and {len(problems) - _SHOWN_PROBLEMS} more")
-        raise InputError(
-            f"{len(problems)} input files cannot be read{''.join(lines)}",
-            fix="copy these files again from where they were made, or leave them out",
-        )
+        fix = "copy these files again from where they were made, or leave them out"
+        if {p.what for p in problems} <= _FIXES.keys():
+            fix = problems[0].fix
+        what = f"{len(problems)} input files cannot be read{''.join(lines)}"
+        raise InputError(what, fix=fix)
     return sorted(sources, key=lambda source: source.path)
 
 
@@ -156,23 +168,28 @@ def partitions(source: Source) -> dict[str, str | None]:
 def open_parquet(path: str, file: Path) -> pq.ParquetFile:
     """Open a Parquet file for streaming: nothing read ahead, checksums verified.
 
-    Raises InputError that tells a foreign, a truncated, an encrypted and a damaged file apart.
+    Decrypted under the key in use (encryption.py), if there is one. Raises InputError that tells
+    a foreign, a truncated, an encrypted and a damaged file apart.
     """
     try:
         # Not mapped: a file that is cut while it is read would kill the process (SIGBUS).
         stream = pa.OSFile(os.fsencode(file))  # a name as bytes: it need not be UTF-8
         parquet = pq.ParquetFile(
-            stream, pre_buffer=False, buffer_size=READ_BYTES, page_checksum_verification=True
+            stream,
+            pre_buffer=False,
+            buffer_size=READ_BYTES,
+            page_checksum_verification=True,
+            decryption_properties=encryption.decrypting(),
         )
         for field in parquet.schema_arrow:  # raises where a name is not UTF-8
             _ = field.name, getattr(field.type, "tz", None)
-        if _consistent(parquet.metadata):
+        problem = _trouble(parquet, stream)
+        if not problem:
             return parquet
-        problem = "the Parquet footer is damaged"
     except DAMAGE as error:
         problem = _diagnosis(file, error)
     fix = "copy the file again from where it was made, or leave it out"
-    raise InputError(problem, where=path, fix=fix)
+    raise InputError(problem, where=path, fix=_FIXES.get(problem, fix))
 
 
 def content(source: Source) -> Iterator[bytes]:
@@ -380,7 +397,7 @@ def _format(file: Path) -> Format | None:
         return None if form == "parquet" and file.suffix.lower() in COMPRESSIONS else form
     if not file.suffixes and file.is_file():  # another suffix may mark a copy: dump.parquet.bak
         with file.open("rb") as stream:
-            return "parquet" if stream.read(4) == b"PAR1" else None
+            return "parquet" if stream.read(4) in (b"PAR1", b"PARE") else None
     return None
 
 
@@ -426,6 +443,24 @@ def _source(path: str, file: Path, root: Path) -> Source:
     return Source(path, file, form, status.st_size, rows, root, status.st_mtime_ns)
 
 
+def _trouble(parquet: pq.ParquetFile, stream: pa.NativeFile) -> str:
+    """Say what is wrong with a Parquet file whose footer can be read, "" if nothing is."""
+    if not _consistent(parquet.metadata):
+        return "the Parquet footer is damaged"
+    if encryption.key_file() is None:
+        stream.seek(stream.size() - 8)
+        size = int.from_bytes(stream.read(4), "little")
+        # Columns are encrypted, and a footer that is not is signed: 28 bytes behind it.
+        return _NO_KEY if size - parquet.metadata.serialized_size == _SIGNATURE_BYTES else ""
+    for name in parquet.schema_arrow.names if parquet.num_row_groups else ():
+        try:
+            next(parquet.iter_batches(1, [0], columns=[name], use_threads=False), None)
+        except DAMAGE as error:
+            if "Wrong key length" in str(error):  # what pyarrow 26 says of a column key it lacks
+                return _COLUMN_KEYS
+    return ""
+
+
 def _consistent(metadata: pq.FileMetaData) -> bool:
     """Whether the row counts in a footer agree: it carries no checksum of its own."""
     # Not ``row_group(i).column(k)``: on damaged metadata it ends the process (pyarrow 26).
@@ -448,8 +483,8 @@ def _diagnosis(file: Path, error: BaseException) -> str:
         return f"cannot be read: {failure.strerror}"
     if not head:
         return "is empty (0 bytes)"
-    if tail == b"PARE" or head == b"PARE" or "encrypt" in str(error).lower():
-        return "is an encrypted Parquet file, which edgemod cannot read"
+    if b"PARE" in (head, tail) or "crypt" in str(error):
+        return _OTHER_KEY if encryption.key_file() else _NO_KEY
     if head != b"PAR1":
         return "is not a Parquet file"
     if tail != b"PAR1":

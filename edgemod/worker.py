@@ -129,8 +129,10 @@ def main() -> None:
     try:
         setup, _ = receive(source)
         triager = _start(setup)
+        from edgemod import encryption
+
         ready = {
-            "fingerprints": triager.fingerprints(),
+            "fingerprints": {**triager.fingerprints(), "encryption": encryption.fingerprint()},
             "note": triager.calibration.note,
             "certificate": triager.calibration.certificate,
             "max_text_bytes": triager.policy.max_text_bytes,

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
-from edgemod import worker
+from edgemod import encryption, worker
 from edgemod.crew import Setup
 from edgemod.records import Chunk
 from edgemod.tally import Tally
@@ -26,7 +26,10 @@ class OneProcess:
     def first(self) -> Any:
         calibration = self.triager.calibration
         return SimpleNamespace(
-            fingerprints=self.triager.fingerprints(),
+            fingerprints={
+                **self.triager.fingerprints(),
+                "encryption": encryption.fingerprint(),
+            },
             note=calibration.note,
             certificate=calibration.certificate,
             max_text_bytes=self.triager.policy.max_text_bytes,

@@ -888,7 +888,7 @@ def test_every_bad_file_is_named_before_anything_starts(tmp_path: Path) -> None:
         "  empty.parquet: is empty (0 bytes)\n"
         "  footer.parquet: the Parquet footer is damaged\n"
         "  other.parquet: is not a Parquet file\n"
-        "  secret.parquet: is an encrypted Parquet file, which edgemod cannot read\n"
+        "  secret.parquet: is an encrypted Parquet file, and no key is given\n"
         "  copy these files again from where they were made, or leave them out"
     )
 

@@ -504,7 +504,7 @@ def test_killed_anywhere_it_leaves_whole_files_and_can_be_repeated(
             export_until(fatal, out)
         assert contents(out).items() <= whole.items()
         (out / ".partial").mkdir()  # a real kill leaves it behind
-        (out / ".partial" / "spill.arrow").write_bytes(b"half")
+        (out / ".partial" / "spill").write_bytes(b"half")
         export(paths, out, format=format, rows_per_file=16)
         assert {path.name for path in out.iterdir()} == set(whole)
         assert contents(out) == whole

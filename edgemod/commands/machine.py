@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from edgemod.commands.options import with_models, with_text
+from edgemod.commands.options import with_key, with_models, with_text
 
 
 @click.group()
@@ -160,6 +160,7 @@ def doctor(as_json: bool) -> None:
     metavar="FILE",
     help="Compare with figures that -o wrote: earlier, or on another machine.",
 )
+@with_key
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of tables.")
 def bench(
     source: str,

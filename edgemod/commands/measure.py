@@ -10,7 +10,14 @@ from typing import Any
 
 import click
 
-from edgemod.commands.options import grouped, with_models, with_policy, with_text, with_threads
+from edgemod.commands.options import (
+    grouped,
+    with_key,
+    with_models,
+    with_policy,
+    with_text,
+    with_threads,
+)
 
 _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
@@ -65,6 +72,7 @@ _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
     metavar="FOLDER",
     help="Write curves as SVG: precision and recall, risk and coverage, reliability.",
 )
+@with_key
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def evaluate(
     data: tuple[str, ...],
@@ -182,6 +190,7 @@ def evaluate(
     help="Which labels choose and which test.",
 )
 @with_threads
+@with_key
 @click.option("--json", "as_json", is_flag=True, help="The certificate as JSON on stdout.")
 def calibrate(
     labels: tuple[str, ...],
@@ -238,6 +247,7 @@ def calibrate(
     default="[your contact address]",
     help="With --notice: where to contest the decision.",
 )
+@with_key
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a page.")
 def explain(
     run: Path,
@@ -308,6 +318,7 @@ def audit() -> None:
     "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Of the draw."
 )
 @with_policy
+@with_key
 def audit_sample(run: Path, out: Path, **options: Any) -> None:
     """Draw records of all verdicts from a complete run, each with a known chance.
 
@@ -324,6 +335,7 @@ def audit_sample(run: Path, out: Path, **options: Any) -> None:
 
 @audit.command("report")
 @click.argument("labels", nargs=-1, required=True, metavar="LABELS...")
+@with_key
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def audit_report(labels: tuple[str, ...], as_json: bool) -> None:
     """Estimate from a labelled sample what the whole run holds, missed and flagged wrongly.

@@ -21,6 +21,20 @@ def grouped(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+def _use(context: click.Context, option: click.Parameter, path: str | None) -> None:
+    if path is not None:
+        from edgemod import encryption
+
+        encryption.use(path)
+
+
+with_key = click.option(
+    "--key-file",
+    metavar="KEYFILE",
+    expose_value=False,
+    callback=_use,
+    help="Read encrypted Parquet, and encrypt what is written, under the key in this file.",
+)
 with_policy = click.option(
     "--policy",
     metavar="FILE",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgemod.commands.options import grouped, with_text
+from edgemod.commands.options import grouped, with_key, with_text
 
 if TYPE_CHECKING:
     from edgemod.rehearsal import Archive
@@ -78,6 +78,7 @@ def policy_test(
 @click.argument("labels", nargs=-1, required=True, metavar="LABELS...")
 @with_text
 @click.option("--overlay", metavar="NAME", help="With this overlay of the policy in force.")
+@with_key
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def policy_backtest(
     file: Path, labels: tuple[str, ...], text: tuple[str, ...], overlay: str | None, as_json: bool
@@ -163,6 +164,7 @@ _with_records = grouped(
 @click.argument("new", type=click.Path(path_type=Path), metavar="NEW")
 @_with_records
 @click.option("--overlay", metavar="NAME", help="With this overlay of NEW in force.")
+@with_key
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def policy_diff(
     old: Path,
@@ -214,6 +216,7 @@ def policy_diff(
     help="Hours they have; what they do not get to is counted.",
 )
 @_with_records
+@with_key
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def policy_drill(
     file: Path,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from edgemod import exits
-from edgemod.commands.options import grouped, with_models, with_text, with_workers
+from edgemod.commands.options import grouped, with_key, with_models, with_text, with_workers
 from edgemod.errors import OutputError
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ if TYPE_CHECKING:
 )
 @click.option("--restart", is_flag=True, help="Throw away an earlier run in OUT and begin anew.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved plan as JSON and stop.")
+@with_key
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 @click.option(
     "--progress",
@@ -216,6 +217,7 @@ def triage(
     help="Folder for decisions, review queue and report of the whole run.",
 )
 @click.option("--restart", is_flag=True, help="Throw away an earlier run in OUT and begin anew.")
+@with_key
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 def merge(shards: tuple[Path, ...], out: Path, restart: bool, as_json: bool) -> None:
     """Put the shards of a run together: what 'triage' without --shard would have written.
@@ -293,6 +295,7 @@ def verify(out: Path, head: str | None, as_json: bool) -> None:
     metavar="N",
     help="With -o: threads, each with its own models. Default: one for each usable core.",
 )
+@with_key
 @click.option("--json", "as_json", is_flag=True, help="JSON lines even on a terminal.")
 def score(
     texts: tuple[str, ...],
@@ -363,6 +366,7 @@ def score(
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@with_key
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def inspect(file: Path, as_json: bool) -> None:
     """Show what is in a dump, which columns look like what, and the command to triage it."""

@@ -64,7 +64,7 @@ def summary(report: RunReport, out: Path) -> None:
         how = ", ".join(f"{count:,} {what}" for what, count in report.workers_lost.items())
         console.print(f"workers lost and replaced: {safe(how)}", style="yellow")
     for row in report.quarantined[:_SHOWN_RECORDS]:
-        where = f"{row['record_id']} ({row['source']}, row {row['source_row']})"
+        where = f"{row['record_id'] or 'a record'} ({row['source']}, row {row['source_row']})"
         console.print(f"quarantined (report.json names all): {safe(where)}", style="yellow")
     if report.review["left_behind"]:
         console.print(

@@ -261,6 +261,7 @@ def _check(options: Options) -> None:
         (options.engine not in ENGINES, f"no engine {options.engine!r}"),
         (options.ray_address and not on_ray, "ray_address goes with the engine ray"),
         (on_ray and options.max_memory is not None, "max_memory is for the engine local"),
+        (on_ray and encryption.key_file(), "a key file is for the engine local"),
     ):
         if wrong:
             raise InputError(what, fix="See the documentation of edgemod.triage for the ranges.")

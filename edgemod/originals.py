@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from edgemod import formats, records
+from edgemod.columns import check_columns
 from edgemod.errors import InputError, RunError
 from edgemod.policy import Policy
 from edgemod.records import Chunk, Columns
@@ -78,6 +79,7 @@ def chunks(
     for path in dict.fromkeys(of.tolist()):
         rows = np.flatnonzero(of == path)
         rows = rows[np.argsort(row[rows], kind="stable")]
+        check_columns(sources[path], formats.schema(sources[path]), columns)
         wanted, done = row[rows], 0
         runs = formats.rows(sources[path], [*columns.text, *names], int(wanted[0]), spare)
         for part in formats.only(runs, wanted):

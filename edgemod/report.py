@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Final, get_origin, get_type_hints
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from edgemod import drift, offline
 from edgemod.review import ReviewSummary
@@ -11,6 +11,8 @@ from edgemod.tally import Tally
 
 QUARANTINED: Final = 1000
 """Quarantined records that a report names, at most."""
+
+_NAMED: Final = ("record_id", "source", "source_row")
 
 
 @dataclass(frozen=True)
@@ -158,11 +160,24 @@ class RunReport:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> RunReport:
-        """The report ``to_json`` wrote. Raises TypeError where a field is missing or of no use."""
+        """The report ``to_json`` wrote. Raises TypeError or KeyError where a field is missing or useless."""
         report = cls(**document)
         for name, kind in get_type_hints(cls).items():
-            if not isinstance(getattr(report, name), get_origin(kind) or kind):
+            value = getattr(report, name)
+            counts = get_args(kind)[1:] in ((int,), (float,))
+            if not isinstance(value, get_origin(kind) or kind) or (
+                counts and not all(isinstance(count, int | float) for count in value.values())
+            ):
                 raise TypeError(name)
+        if not all(isinstance(row, dict) and {*_NAMED} <= row.keys() for row in report.quarantined):
+            raise TypeError("quarantined")
+        queue = report.review
+        if not (
+            isinstance(queue["files"], list)
+            and isinstance(queue["exported"], int)
+            and isinstance(queue["left_behind"], int)
+        ):
+            raise TypeError("review")
         return report
 
 

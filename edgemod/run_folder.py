@@ -36,6 +36,7 @@ FORMAT: Final = 2
 
 _FILES: Final = ("run.json", "report.json")
 _FOLDERS: Final = ("decisions", "review", "scores", "work")
+_MOST_CHUNKS: Final = 1 << 22  # 17 billion records; readers list the files of all
 
 
 @contextlib.contextmanager
@@ -147,7 +148,6 @@ def read_report(out: Path) -> RunReport:
     document = _read_json(out / "report.json", "--restart begins anew")
     try:
         told = RunReport.from_json(document)
-        _ = [*told.review["files"]]
     except (TypeError, KeyError) as error:
         raise _damaged(out / "report.json", "--restart begins anew") from error
     return told
@@ -196,9 +196,48 @@ def _read_state(out: Path) -> dict[str, Any] | None:
         kinds = [type(state[name]) for name in ("status", "plan", "chunks", "rows")]
     except (TypeError, KeyError):
         kinds = []
-    if kinds != [str, dict, int, list]:
+    if kinds != [str, dict, int, list] or not _is_range(state["rows"]):
         raise _damaged(path, fix)
     return dict(state)
+
+
+def _is_range(rows: list[Any]) -> bool:
+    return (
+        len(rows) == 2
+        and isinstance(rows[0], int)
+        and isinstance(rows[1], int | None)
+        and rows[0] >= 0
+    )
+
+
+def _is_readable(state: dict[str, Any]) -> bool:
+    """Whether what a complete run says of its input and chunks has the form that readers rely on.
+
+    What it means is not checked here: fingerprints and files are compared where they are used.
+    """
+    plan, inputs = state["plan"], state.get("inputs")
+    columns = plan.get("columns")
+    if not (isinstance(columns, dict) and isinstance(inputs, list)):
+        return False
+    text, others = columns.get("text"), {k: v for k, v in columns.items() if k != "text"}
+    return (
+        isinstance(plan.get("chunk_rows"), int)
+        and plan["chunk_rows"] > 0
+        and 0 <= state["chunks"] <= _MOST_CHUNKS
+        and {"keep_scores", "code", "overlay", "shard"} <= plan.keys()
+        and all(isinstance(plan.get(name), str) for name in ("input", "policy", "code"))
+        and all(isinstance(plan[name], str | None) for name in ("overlay", "shard"))
+        and isinstance(text, list)
+        and all(isinstance(name, str) for name in text)
+        and {"conversation", "id", "thread", "author", "time", "context", "stratum"} == {*others}
+        and all(isinstance(name, str | None) for name in others.values())
+        and (not text) == bool(others["conversation"])
+        and all(
+            isinstance(entry, dict)
+            and all(isinstance(entry.get(name), str) for name in ("file", "path", "root"))
+            for entry in inputs
+        )
+    )
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -322,7 +361,8 @@ def complete_state(out: Path) -> dict[str, Any]:
     encryption.check_run(state["plan"], str(out))
     rows = [_rows(part) for part in parts(out, state)]
     report = _read_json(out / "report.json", "--restart begins anew")
-    if None in rows or sum(n or 0 for n in rows) != report.get("records"):
+    told = report.get("records") if isinstance(report, dict) else None
+    if None in rows or sum(n or 0 for n in rows) != told:
         raise _damaged(out / "decisions", "--restart begins anew")
     return state
 
@@ -345,6 +385,8 @@ def finished_state(out: Path) -> dict[str, Any]:
             where=str(out),
             fix="Read it with that version, or triage its input again.",
         )
+    if not _is_readable(state):
+        raise _damaged(out / "run.json", "--restart begins anew")
     return state
 
 

@@ -68,7 +68,9 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], list[pa.RecordBatch]]:
     """
     try:
         header, batches = _message(stream)
-    except (LookupError, TypeError, OverflowError, MemoryError, RuntimeError) as error:
+    except (
+        LookupError, TypeError, OverflowError, MemoryError, RuntimeError, StopIteration,
+    ) as error:  # fmt: skip
         raise ValueError("not a message") from error  # Arrow's errors are of all these kinds
     if not isinstance(header, dict):
         raise ValueError("not a message")

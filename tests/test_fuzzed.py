@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import random
 import struct
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import edgemod
@@ -136,6 +138,39 @@ def test_what_a_killed_score_left_is_removed_and_nothing_else(tmp_path: Path) ->
     assert {*tmp_path.iterdir()} == {used, other, longer}
     with used.open("rb") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_message_with_an_empty_stream_is_none() -> None:
+    sink = pa.BufferOutputStream()
+    pa.ipc.new_stream(sink, pa.schema([("a", pa.int8())])).close()
+    blob = bytes(sink.getvalue())
+    data = struct.pack("<QQ", 2, 2) + b"{}" + struct.pack("<Q", len(blob)) + blob
+    with pytest.raises(ValueError, match="not a message"):
+        fuzz.TARGETS["worker"].check(data)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_a_run_that_says_odd_things_of_itself(dump: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    edgemod.triage(dump, out, model=None, workers=1)
+    whole = json.loads((out / "run.json").read_text())
+    for odd in (
+        {"rows": []},
+        {"chunks": 1 << 60},
+        {"plan": {}},
+        {"plan": {**whole["plan"], "chunk_rows": 0}},
+        {"plan": {**whole["plan"], "columns": None}},
+        {"plan": {**whole["plan"], "columns": {**whole["plan"]["columns"], "text": []}}},
+        {"inputs": [None]},
+    ):
+        (out / "run.json").write_text(json.dumps({**whole, **odd}))
+        with pytest.raises(RunError, match="is missing or damaged"):
+            edgemod.verify(out)
+    told = json.loads((out / "report.json").read_text())
+    for odd in ({"verdicts": {"clear": "x"}}, {"review": {}}, {"quarantined": [1]}, {"rates": []}):
+        (out / "report.json").write_text(json.dumps({**told, **odd}))
+        with pytest.raises(RunError, match="is missing or damaged"):
+            run_folder.read_report(out)
 
 
 @pytest.mark.usefixtures("one_process")

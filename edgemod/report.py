@@ -160,7 +160,7 @@ class RunReport:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> RunReport:
-        """The report ``to_json`` wrote. Raises TypeError or KeyError where a field is missing or useless."""
+        """The report ``to_json`` wrote. Raises TypeError or KeyError where a field is of no use."""
         report = cls(**document)
         for name, kind in get_type_hints(cls).items():
             value = getattr(report, name)

@@ -8,6 +8,7 @@ import json
 import random
 import struct
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -154,6 +155,7 @@ def test_a_run_that_says_odd_things_of_itself(dump: Path, tmp_path: Path) -> Non
     out = tmp_path / "out"
     edgemod.triage(dump, out, model=None, workers=1)
     whole = json.loads((out / "run.json").read_text())
+    odd: dict[str, Any]
     for odd in (
         {"rows": []},
         {"chunks": 1 << 60},

@@ -194,7 +194,9 @@ def _rows(sources: Sequence[Source], columns: Columns, skip: int) -> Iterator[Ro
     for source in sources:
         end = source.rows or 0
         if source.rows is None or skip < end:
-            for run in formats.gathered(formats.rows(source, wanted, skip, spare)):
+            runs = formats.rows(source, wanted, skip, spare)
+            # It looks a run ahead: of Parquet that is a row group, and lost ones are not short.
+            for run in runs if source.format == "parquet" else formats.gathered(runs):
                 end = run.first + run.count
                 if end > skip:
                     yield run.slice(max(skip - run.first, 0), run.count)

@@ -239,6 +239,8 @@ def command(folder: Path, *arguments: object) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "TMPDIR": str(folder)},
         cwd=Path(__file__).parents[1],
+        # A shell that starts tests in the background has interrupts ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 

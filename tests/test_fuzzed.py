@@ -159,7 +159,7 @@ def test_a_run_that_says_odd_things_of_itself(dump: Path, tmp_path: Path) -> Non
     for odd in (
         {"rows": []},
         {"chunks": 1 << 60},
-        {"plan": {}},
+        {"plan": {"format": run_folder.FORMAT}},
         {"plan": {**whole["plan"], "chunk_rows": 0}},
         {"plan": {**whole["plan"], "columns": None}},
         {"plan": {**whole["plan"], "columns": {**whole["plan"]["columns"], "text": []}}},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from edgemod import __version__, exits
-from edgemod.commands import machine, measure, policies, run
+from edgemod.commands import machine, measure, policies, report, run
 
 
 @click.group(
@@ -36,6 +36,7 @@ for command in (
     measure.calibrate,
     measure.audit,
     measure.explain,
+    report.report,
     policies.policy,
     machine.model,
     machine.doctor,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from edgemod.columns import check_columns
 from edgemod.errors import InputError, RunError
 from edgemod.policy import Policy
 from edgemod.records import Chunk, Columns
-from edgemod.sources import Source, discover
+from edgemod.sources import Source, discover, partitions
 
 
 def inputs(state: dict[str, Any]) -> dict[str, Source]:
@@ -101,3 +101,44 @@ def chunks(
                 where=path,
                 fix="Restore the input that the run read.",
             )
+
+
+def beside(
+    decisions: Iterable[pa.Table], sources: dict[str, Source], columns: Columns
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Decisions in input order, and what the input calls their records (``records.RECORDS``).
+
+    Row for row; of the input only the named columns are read, once, and no text. Raises InputError
+    if a file has no such column, RunError if one has fewer rows than were decided.
+    """
+    names = [name for name in vars(columns).values() if isinstance(name, str)]
+    for source in sources.values():
+        present = {*formats.schema(source).names, *partitions(source)}
+        for name in names:
+            if name not in present:
+                fix = f"Its columns are {', '.join(sorted(present))}"
+                raise InputError(f"no column '{name}'", where=source.path, fix=fix)
+    path, run = "", None
+    runs: Iterator[formats.Rows] = iter(())
+    for table in decisions:
+        of, row = np.array(table["source"].to_pylist()), table["source_row"].to_numpy()
+        found = [records.RECORDS.empty_table()]
+        for rows in np.split(np.arange(len(of)), np.flatnonzero(of[1:] != of[:-1]) + 1):
+            wanted, done = row[rows], 0
+            if len(rows) and path != of[rows[0]]:
+                path, run = str(of[rows[0]]), None
+                runs = formats.rows(sources[path], names, int(wanted[0]), names)
+            while done < len(wanted):
+                run = next(runs, None) if run is None else run
+                if run is None:
+                    raise RunError(
+                        "has fewer rows than the run decided",
+                        where=path,
+                        fix="Restore the input that the run read.",
+                    )
+                for part in formats.only([run], wanted[done:]):
+                    found.append(pa.Table.from_batches([records.records_of(part, columns)]))
+                    done += part.count
+                if done < len(wanted):
+                    run = None  # what is left of it may be wanted next
+        yield table, pa.concat_tables(found)

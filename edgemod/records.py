@@ -228,7 +228,7 @@ def _chunk(index: int, runs: Sequence[Rows], columns: Columns, max_text_bytes: i
         record = pc.add(batch.column(0), pa.scalar(offset, pa.int32()))
         texts.append([record, *batch.columns[1:]])
         offset += run.count
-    records = _join([_records(run, columns).columns for run in runs], RECORDS)
+    records = _join([records_of(run, columns).columns for run in runs], RECORDS)
     joined = _join(texts, TEXTS)
     if columns.text and columns.thread and not columns.context:
         context = _earlier(joined.column("text"), _codes(records.column("thread_id")))
@@ -242,7 +242,8 @@ def _join(parts: Sequence[Sequence[pa.Array]], schema: pa.Schema) -> pa.RecordBa
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _records(run: Rows, columns: Columns) -> pa.RecordBatch:
+def records_of(run: Rows, columns: Columns) -> pa.RecordBatch:
+    """What the records of a run are called: ``RECORDS``; columns of text are not needed."""
     numbers = pa.array(np.arange(run.first, run.first + run.count))
     path = pa.array([run.source.path]).take(pa.nulls(run.count, pa.int32()).fill_null(0))
     ids = _keys(_column(run, columns.id))

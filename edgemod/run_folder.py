@@ -7,6 +7,7 @@ In it:
     scores/part-000000.parquet    one row a text, if the run keeps scores
     review/                       the queue, written when every chunk is done
     report.json                   the numbers
+    report.html                   them as a page, if 'edgemod report' was asked for one
     work/                         chunks' tallies and review rows, until the run is complete;
                                   a shard keeps them for the merge
 """
@@ -34,7 +35,7 @@ from edgemod.words import Status
 FORMAT: Final = 2
 """Version of this layout, and of run.json."""
 
-_FILES: Final = ("run.json", "report.json")
+_FILES: Final = ("run.json", "report.json", "report.html")
 _FOLDERS: Final = ("decisions", "review", "scores", "work")
 _MOST_CHUNKS: Final = 1 << 22  # 17 billion records; readers list the files of all
 
@@ -86,7 +87,7 @@ def open_run(out: Path, document: dict[str, Any], restart: bool) -> RunReport | 
     elif state is not None and state["status"] == "complete":
         return _complete(out, state)
     if restart or (state and state["status"] == "restarting"):
-        remove(out / "report.json", *(out / name for name in _FOLDERS))
+        remove(out / "report.json", out / "report.html", *(out / name for name in _FOLDERS))
     _write_state(out, document, "running")
     try:
         for name in _written(document):

@@ -284,9 +284,12 @@ def verify(out: Path, head: str | None, as_json: bool) -> None:
 @click.option(
     "--stage",
     type=click.Choice(["filter", "model", "cascade"]),
-    default="cascade",
-    show_default=True,
-    help="With -o: whose probabilities to write.",
+    help="With -o (default: cascade) or --attributes (default: model): whose probabilities.",
+)
+@click.option(
+    "--attributes",
+    type=click.Choice(["perspective"]),
+    help="Answer with the attributes of the Perspective API, in the shape of its responses.",
 )
 @with_models
 @click.option(
@@ -302,7 +305,8 @@ def score(
     lines: Any,
     text: tuple[str, ...],
     out: Path | None,
-    stage: Literal["filter", "model", "cascade"],
+    stage: Literal["filter", "model", "cascade"] | None,
+    attributes: str | None,
     policy: str | None,
     model: str,
     calibration: str | None,
@@ -314,12 +318,14 @@ def score(
     Shows what was decided, by which stage and why, what fired (as offsets into the text), and
     the probability of every category. Prints JSON lines where stdout is not a terminal.
     """
-    from edgemod import machine, scoring
+    from edgemod import machine, perspective, scoring
     from edgemod.screen import run as screen
     from edgemod.screen.console import printable
     from edgemod.triager import Triager
 
     chosen = None if model == "none" else model
+    if attributes is not None and out is not None:
+        raise click.UsageError("--attributes prints JSON lines: it has no -o")
     if out is not None:
         if len(texts) != 1 or lines is not None:
             raise click.UsageError("-o needs exactly one input file: IN.parquet -o OUT.parquet")
@@ -327,7 +333,7 @@ def score(
             Path(texts[0]),
             out,
             text=text,
-            stage=stage,
+            stage=stage or "cascade",
             policy=policy,
             model=chosen,
             calibration=calibration,
@@ -355,6 +361,11 @@ def score(
     first = 0
     with Triager(policy, chosen, calibration=calibration) as triager:
         while batch := list(itertools.islice(given, 1024)):
+            if attributes is not None:
+                of = stage or ("filter" if chosen is None else "model")
+                for response in perspective.analyze(batch, triager=triager, stage=of):
+                    click.echo(json.dumps(response))
+                continue
             answers = scoring.score(batch, triager=triager)
             if as_json or not sys.stdout.isatty():
                 rows = ({"text": i, **dataclasses.asdict(a)} for i, a in enumerate(answers, first))

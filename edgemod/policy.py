@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
-from edgemod.errors import PolicyError
+from edgemod.errors import InputError, PolicyError
 from edgemod.toml_lines import DEEPEST, Place, locate, syntax_mistake, too_deep
 from edgemod.toml_tables import CONTROL, NAME, Notes, Table, nearest, show
 from edgemod.words import CATEGORIES, FEATURES, OPERATORS, Verdict
@@ -191,6 +191,28 @@ def load_policy(path: Path | None = None, overlay: str | None = None) -> Policy:
         fix = f"Its overlays: {known}."
         raise PolicyError(str(path), what=f"the policy has no overlay {show(overlay)}", fix=fix)
     return replace(policy, fingerprint=_fingerprint(policy))
+
+
+def policy_of_run(path: str | Path | None, plan: dict[str, Any]) -> Policy | None:
+    """The policy of a run by its plan; None if none is named and the default is another.
+
+    Raises PolicyError, or InputError if the one that is named is another.
+    """
+    try:
+        found = load_policy(None if path is None else Path(path), plan["overlay"])
+    except PolicyError:  # the default has no overlay of that name
+        if path is not None:
+            raise
+        return None
+    if found.fingerprint == plan["policy"]:
+        return found
+    if path is None:
+        return None
+    raise InputError(
+        "is another policy than that of the run",
+        where="--policy",
+        fix="Name the one that the run was made with.",
+    )
 
 
 def _overlaid(

@@ -9,11 +9,10 @@ from typing import Any, Final
 
 from edgemod import breakdown, drift, run_folder
 from edgemod.breakdown import VERDICTS, Breakdown, Risk
-from edgemod.errors import InputError
 from edgemod.metrics import wilson
 from edgemod.parts import write_bytes
 from edgemod.pictures import curve, flow, interval, meter, over_time, percent, safe, stacked
-from edgemod.policy import Policy, load_policy
+from edgemod.policy import Policy, policy_of_run
 from edgemod.report import RunReport
 from edgemod.words import CATEGORIES
 
@@ -49,27 +48,8 @@ def write(
     told = run_folder.read_report(run)
     found = breakdown.count(run, state, by=by, times=times)
     risk = None if labels is None else breakdown.risk(run, state, labels)
-    text = _page(told, state, found, _policy(policy, state["plan"]), risk, by, max(pace, 1))
+    text = _page(told, state, found, policy_of_run(policy, state["plan"]), risk, by, max(pace, 1))
     write_bytes(Path(page), text.encode())
-
-
-def _policy(path: str | Path | None, plan: dict[str, Any]) -> Policy | None:
-    """The run's policy; None if none is named and the default is another."""
-    try:
-        found = load_policy(None if path is None else Path(path), plan["overlay"])
-    except InputError:  # the default has no overlay of that name
-        if path is not None:
-            raise
-        return None
-    if found.fingerprint == plan["policy"]:
-        return found
-    if path is None:
-        return None
-    raise InputError(
-        "is another policy than that of the run",
-        where="--policy",
-        fix="Name the one that the run was made with.",
-    )
 
 
 def _page(

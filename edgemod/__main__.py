@@ -12,7 +12,8 @@ def main() -> NoReturn:
         from edgemod import exits, offline
         from edgemod.cli import cli
 
-        if not asks_for_ray(sys.argv[1:]):
+        # `review serve` makes its listening socket, then calls it.
+        if sys.argv[1:3] != ["review", "serve"] and not asks_for_ray(sys.argv[1:]):
             offline.guard()  # of every command; a program that calls the library is left alone
     except KeyboardInterrupt:  # in the tenths of a second before exits.py looks after it
         sys.stderr.write("edgemod: interrupted\n")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from edgemod import __version__, exits
-from edgemod.commands import machine, measure, policies, report, run
+from edgemod.commands import machine, measure, policies, report, review, run
 
 
 @click.group(
@@ -37,6 +37,7 @@ for command in (
     measure.audit,
     measure.explain,
     report.report,
+    review.review,
     policies.policy,
     machine.model,
     machine.doctor,

@@ -1,0 +1,220 @@
+"""``review``: people at the queue. serve, export, import and stats."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgemod.commands.options import grouped, with_policy
+
+_REVIEWER = re.compile(r"[A-Za-z0-9._-]{1,40}")
+_SEVERITIES = 5
+
+
+@click.group()
+def review() -> None:
+    """Let people answer the review queue, and use what they say."""
+
+
+_out = click.argument("out", type=click.Path(path_type=Path, file_okay=False), metavar="OUT")
+_answers = click.option(
+    "--answers",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Where answers are kept. Default: answers.sqlite in OUT.",
+)
+_first = click.option(
+    "--first",
+    type=click.IntRange(1),
+    default=20_000,
+    show_default=True,
+    metavar="N",
+    help="Only the N most urgent records of the queue.",
+)
+
+
+def _caps(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[int, int]:
+    """SEVERITY=N, any number of times."""
+    found: dict[int, int] = {}
+    for one in given:
+        severity, _, most = one.partition("=")
+        if not (severity.isdecimal() and most.isdecimal() and 1 <= int(severity) <= _SEVERITIES):
+            raise click.BadParameter(f"{one!r} is not SEVERITY=N, with a severity of 1 to 5")
+        found[int(severity)] = int(most)
+    return found
+
+
+_care = grouped(
+    click.option(
+        "--mask",
+        type=click.Choice(["text", "words", "none"]),
+        default="text",
+        show_default=True,
+        help="Hide until asked for: the text; only its words that fired; nothing.",
+    ),
+    click.option(
+        "--cap",
+        "caps",
+        multiple=True,
+        default=("5=20", "4=60"),
+        show_default=True,
+        callback=_caps,
+        metavar="SEVERITY=N",
+        help="Texts of a severity that a reviewer sees in one session; repeat.",
+    ),
+    click.option(
+        "--gap",
+        "gaps",
+        multiple=True,
+        default=("5=3", "4=2"),
+        show_default=True,
+        callback=_caps,
+        metavar="SEVERITY=N",
+        help="Milder records between a severe one and the next of this severity; repeat.",
+    ),
+    click.option(
+        "--pause",
+        "pause_minutes",
+        type=click.FloatRange(1),
+        default=60,
+        show_default=True,
+        metavar="MINUTES",
+        help="A pause of so long ends a session: caps are counted anew.",
+    ),
+    click.option(
+        "--break",
+        "break_minutes",
+        type=click.FloatRange(0),
+        default=25,
+        show_default=True,
+        metavar="MINUTES",
+        help="Remind of a break after so long; 0 for never.",
+    ),
+    click.option(
+        "--without",
+        multiple=True,
+        metavar="CATEGORY",
+        help="Show no records of this category; repeat.",
+    ),
+    click.option(
+        "--alike/--no-alike",
+        default=True,
+        show_default=True,
+        help="Show texts that are alike once, and decide them together.",
+    ),
+    click.option(
+        "--blind",
+        is_flag=True,
+        help="Do not show what the models think. Always so for a sample of 'audit sample'.",
+    ),
+)
+
+
+def _care_of(options: dict[str, Any]) -> Any:
+    from edgemod.reviewing.desk import Care
+    from edgemod.words import CATEGORIES
+
+    if strange := {*options["without"]} - {*CATEGORIES}:
+        raise click.UsageError(f"--without {min(strange)}: categories are {', '.join(CATEGORIES)}")
+    names = ("mask", "caps", "gaps", "pause_minutes", "break_minutes", "alike")
+    return Care(without=frozenset(options["without"]), **{name: options[name] for name in names})
+
+
+def _reviewers(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> list[str]:
+    for one in given:
+        if not _REVIEWER.fullmatch(one):
+            raise click.BadParameter("a reviewer is 1 to 40 letters, digits, '.', '_' and '-'")
+    return [*dict.fromkeys(given)]
+
+
+@review.command("serve")
+@_out
+@click.option(
+    "--reviewer",
+    "reviewers",
+    multiple=True,
+    callback=_reviewers,
+    metavar="ID",
+    help="A pseudonym, not a name; repeat for several, each with an address of its own. Default: "
+    "one that stays the same for your account on this machine.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="N",
+    help="Port on 127.0.0.1. Default: any that is free.",
+)
+@click.option(
+    "--only",
+    type=click.Choice(["open", "escalated", "conflicts"]),
+    default="open",
+    show_default=True,
+    help="What is open; or what was escalated, or answered in two ways, to settle it.",
+)
+@click.option(
+    "--double",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    metavar="SHARE",
+    help="Share of the records that two reviewers answer, drawn by chance.",
+)
+@_care
+@_first
+@_answers
+@with_policy
+def review_serve(
+    out: Path,
+    reviewers: list[str],
+    port: int,
+    only: Any,
+    double: float,
+    first: int,
+    answers: Path | None,
+    policy: str | None,
+    **options: Any,
+) -> None:
+    """Open the queue of a run as a page in a browser of this machine.
+
+    OUT is the folder of a complete run, or a sample of 'audit sample'. The page is served on the
+    loopback address alone, under an address that cannot be guessed, and loads nothing from outside.
+    Answers are kept at once, and the same command goes on where it was left. Ctrl-C ends it.
+    """
+    from edgemod import offline
+    from edgemod.reviewing.answers import Answers
+    from edgemod.reviewing.desk import Desk, Serving
+    from edgemod.reviewing.queue import open_queue
+    from edgemod.reviewing.serve import Server
+    from edgemod.screen.console import printable
+
+    care = _care_of(options)
+    server = Server(port)
+    offline.guard()
+    queue = open_queue(out, policy, first)
+    with Answers.open(answers or out / "answers.sqlite", queue.about) as kept:
+        desk = Desk(queue, kept, care, Serving(only=only, double=double, blind=options["blind"]))
+        addresses = server.attend(desk, reviewers or [kept.own_pseudonym()])
+        click.echo(
+            f"{len(desk.units):,} to decide, {queue.table.num_rows:,} records of "
+            f"{queue.total:,}; answers in {printable(str(kept.path))}",
+            err=True,
+        )
+        click.echo(
+            "open in a browser of this machine; who has the address is the reviewer:", err=True
+        )
+        for name, address in addresses.items():
+            click.echo(f"{name}  {address}")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo("closed; every answer is kept", err=True)
+        finally:
+            server.server_close()

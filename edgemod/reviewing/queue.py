@@ -1,0 +1,211 @@
+"""The exported queue, or an audit sample, as reviewers get it: rows in memory, texts in pieces."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from edgemod import features, run_folder
+from edgemod.errors import InputError
+from edgemod.features import Lexicons, Span
+from edgemod.policy import Policy, load_policy
+from edgemod.review import REVIEW
+from edgemod.reviewing import alike
+from edgemod.reviewing.answers import Key
+from edgemod.words import OUTPUTS
+
+MOST: Final = 20_000
+"""Records taken from the front of a queue, if nothing else is said."""
+UNKNOWN_SEVERITY: Final = 3
+"""Of a record that was not scored: nobody knows what is in it."""
+HIDDEN: Final = "hidden character"
+"""What a piece is that stands for a character without ink."""
+
+Piece = tuple[str, str]
+"""A stretch of text and what fired there, "" for nothing."""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Records that wait for people, most urgent first; ``table`` has the columns of ``REVIEW``.
+
+    ``total``: how many the whole queue has. ``sample``: an audit sample, whose reviewers must not
+    see what the models think. ``about``: what tells this queue from that of another input.
+    """
+
+    table: pa.Table
+    policy: Policy
+    total: int
+    sample: bool
+    about: dict[str, str]
+
+    def keys(self) -> list[Key]:
+        """The records, in order."""
+        rows = self.table["source_row"].to_pylist()
+        return [*zip(self.table["source"].to_pylist(), rows, strict=True)]
+
+    def severities(self) -> list[int]:
+        """How severe what each may hold is, 1 to 5."""
+        return [UNKNOWN_SEVERITY if s is None else s for s in self.table["severity"].to_pylist()]
+
+    def row(self, i: int) -> dict[str, Any]:
+        """All columns of a record."""
+        row: dict[str, Any] = self.table.slice(i, 1).to_pylist()[0]
+        return row
+
+    def groups(self, lexicons: Lexicons) -> list[int]:
+        """For each record the first one that is alike (``alike.groups``)."""
+        forms = []
+        for batch in self.table.select(["text"]).to_batches(max_chunksize=1024):
+            texts = batch["text"].fill_null("")
+            data, offsets = features.extract(texts, lexicons).normalised
+            forms += [data[low:high].tobytes() for low, high in pairwise(offsets.tolist())]
+        return alike.groups(forms, self.table["context"].to_pylist())
+
+
+def open_queue(out: str | Path, policy: str | Path | None = None, most: int = MOST) -> Queue:
+    """The first ``most`` records of the queue of a complete run, or of an audit sample.
+
+    ``policy``: the one that the run was made with. Raises RunError if ``out`` is neither,
+    InputError if the queue is not there as Parquet or ``policy`` is another.
+    """
+    out, named = Path(out), None if policy is None else Path(policy)
+    files = sorted(out.glob("review-[0-9]*.parquet"))
+    if files and not (out / "run.json").exists():
+        sample, used = True, load_policy(named)
+        about = {"sample": _digest(files)}
+    else:
+        sample, state = False, run_folder.finished_state(out)
+        files = sorted((out / "review").glob("review-[0-9]*.parquet"))
+        used = load_policy(named, state["plan"]["overlay"])
+        about = {"input": state["plan"]["input"]}
+        if used.fingerprint != state["plan"]["policy"]:
+            raise InputError(
+                "is another policy than that of the run",
+                where="--policy",
+                fix="Name the one that the run was made with.",
+            )
+    if not files:
+        raise InputError(
+            "has no queue in Parquet",
+            where=str(out / "review"),
+            fix="Triage with --review-format parquet; 'edgemod review export' makes the others.",
+        )
+    try:
+        total = sum(pq.read_metadata(file).num_rows for file in files)
+        table = pa.concat_tables([*_first(files, most)]).select(REVIEW.names).cast(REVIEW)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise InputError(
+            "the queue is damaged, or was not written by this edgemod",
+            where=str(files[0].parent),
+            fix="'edgemod verify OUT' names the file; triage again, or restore it.",
+        ) from error
+    return Queue(table.combine_chunks(), used, total, sample, about)
+
+
+def _digest(files: Iterable[Path]) -> str:
+    """What tells one sample from another: a hash of its files' footers, which hold statistics."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            stream.seek(max(file.stat().st_size - 65_536, 0))
+            digest.update(stream.read())
+    return digest.hexdigest()
+
+
+def _first(files: Iterable[Path], most: int) -> Iterator[pa.Table]:
+    yield REVIEW.empty_table()
+    for file in files:
+        with pq.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(4096):
+                if most <= 0:
+                    return
+                yield pa.Table.from_batches([batch.slice(0, most)])
+                most -= batch.num_rows
+
+
+# -- what is shown ------------------------------------------------------------------------------
+
+
+def pieces(text: str, lexicons: Lexicons, *, hide: bool) -> list[Piece]:
+    """A text in pieces, each with the names of what fired there, such as "slurs" or "links".
+
+    With ``hide`` the terms of word lists are dots. Characters without ink are told by their code
+    point, so that none can turn a line round, hide or drive anything (``HIDDEN``).
+    """
+    try:
+        found = features.spans(text, lexicons)
+    except UnicodeEncodeError:  # a lone surrogate
+        found = []
+    out: list[Piece] = []
+    for start, end, what in _flat(len(text), found):
+        here = text[start:end]
+        if hide and any(name.startswith("lexicon.") for name in what):
+            here = "".join(c if c.isspace() else "\u2022" for c in here)
+        named = ", ".join(sorted({name.removeprefix("lexicon.") for name in what}))
+        out += _inked(here, named)
+    return out
+
+
+def _flat(length: int, found: list[Span]) -> Iterator[tuple[int, int, frozenset[str]]]:
+    """Spans that may overlap, as stretches that do not and together are the text."""
+    edges = sorted({0, length, *(s.start for s in found), *(s.end for s in found)})
+    for start, end in pairwise(edges):
+        yield start, end, frozenset(s.what for s in found if s.start <= start and end <= s.end)
+
+
+def _inked(text: str, what: str) -> Iterator[Piece]:
+    held = ""
+    for i, c in enumerate(text):
+        kind = unicodedata.category(c)
+        joins = c == "\u200d" and i and unicodedata.category(text[i - 1]) in ("So", "Sk", "Mn")
+        if c in "\n\t" or joins or kind[0] not in "CZ" or kind == "Zs":
+            held += c
+            continue
+        if held:
+            yield held, what
+            held = ""
+        yield f"U+{ord(c):04X}", HIDDEN
+    if held:
+        yield held, what
+
+
+def shown(row: dict[str, Any], *, blind: bool) -> dict[str, Any]:
+    """What the page shows of a record before its text; ``blind``: nothing that the models think."""
+    text = row["text"]
+    told: dict[str, Any] = {
+        "record_id": _line(row["record_id"]),
+        "rank": row["rank"],
+        "role": _line(row["role"]),
+        "time": _line(row["time"]),
+        "shape": [] if text is None else [len(word) for word in text.split()[:120]],
+        "characters": None if text is None else len(text),
+        "context": row["context"] is not None,
+        "blind": blind,
+    }
+    if blind:
+        return told
+    return told | {
+        "category": row["category"],
+        "severity": row["severity"],
+        "reason": row["reason"],
+        "stage": row["stage"],
+        "status": row["status"],
+        "definition": row["definition"],
+        "p": {name: row[f"p_{name}"] for name in OUTPUTS},
+    }
+
+
+def _line(text: str | None) -> str | None:
+    """A name that stays in its line and is what it looks like."""
+    if text is None:
+        return None
+    return "".join(c if c.isprintable() else "\ufffd" for c in text[:200])

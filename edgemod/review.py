@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -108,11 +108,17 @@ _LABELLING_CONFIG: Final = """\
   <Choices name="verdict" toName="text" choice="single" showInline="true" required="true">
     <Choice value="clear"/>
     <Choice value="flag"/>
+    <Choice value="escalate"/>
   </Choices>
+  <Choices name="answer_category" toName="text" choice="single" showInline="true"
+    required="true" visibleWhen="choice-selected" whenTagName="verdict" whenChoiceValue="flag">
+CATEGORIES
+  </Choices>
+  <TextArea name="note" toName="text" placeholder="Note" maxSubmissions="1"/>
   <Header value="Why it is here"/>
   <Text name="reason" value="$reason" valueType="text"/>
 </View>
-"""
+""".replace("CATEGORIES", "\n".join(f'    <Choice value="{name}"/>' for name in CATEGORIES))
 
 
 @dataclass(frozen=True)
@@ -239,6 +245,14 @@ def export(
             where=str(out),
             fix="free space or choose another folder, then run the same command again",
         ) from error
+
+
+def write(rows: pa.Table, folder: Path, format: str) -> list[str]:
+    """Write rows of a queue, in their order, to an empty folder as ``export`` does.
+
+    They may have more columns than ``REVIEW``. Returns the names of the files. Raises OSError.
+    """
+    return _WRITERS[format](folder, iter([rows]), max(rows.num_rows, 1) + 1)
 
 
 def _export(
@@ -411,9 +425,9 @@ def _write_parquet(folder: Path, tables: Iterator[pa.Table], rows_per_file: int)
         files.append(f"review-{file_number:05d}.parquet")
         with (
             _create(folder / files[-1]) as file,
-            writer(file, REVIEW) as target,
+            writer(file, (first := next(group)).schema) as target,
         ):
-            for table in group:
+            for table in chain([first], group):
                 target.write_table(table)
     return files
 
@@ -422,8 +436,9 @@ def _write_csv(folder: Path, tables: Iterator[pa.Table], rows_per_file: int) -> 
     with _create(folder / "review.csv") as file:
         text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
         writer = csv.writer(text)  # quotes where needed, doubles quotes, ends lines with CR LF
-        writer.writerow(REVIEW.names)
-        for table in tables:
+        for number, table in enumerate(tables):
+            if not number:
+                writer.writerow(table.column_names)
             writer.writerows(zip(*_columns(_guard_formulas(_printable(table))), strict=True))
         text.detach()
     return ["review.csv"]

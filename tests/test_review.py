@@ -422,7 +422,8 @@ def test_label_studio_tasks_fit_their_configuration(
     tasks = read_back(tmp_path / "review", "label-studio")
     config = ET.parse(tmp_path / "review" / "label-studio.xml").getroot()
     shown = {tag.attrib["name"]: tag.attrib["value"] for tag in config.iter("Text")}
-    (choices,) = config.iter("Choices")
+    choices, categories = config.iter("Choices")
+    assert [tag.attrib["value"] for tag in categories] == [*CATEGORIES]
     allowed = {tag.attrib["value"] for tag in choices.iter("Choice")}
     assert choices.attrib["toName"] in shown
     for row, task in zip(rows, tasks, strict=True):

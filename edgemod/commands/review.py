@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import click
 
 from edgemod.commands.options import grouped, with_policy
 
-_REVIEWER = re.compile(r"[A-Za-z0-9._-]{1,40}")
 _SEVERITIES = 5
+_ALL = 1 << 62  # records
 
 
 @click.group()
@@ -128,10 +129,16 @@ def _care_of(options: dict[str, Any]) -> Any:
 def _reviewers(
     context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
 ) -> list[str]:
+    from edgemod.reviewing.answers import REVIEWER
+
     for one in given:
-        if not _REVIEWER.fullmatch(one):
+        if not REVIEWER.fullmatch(one):
             raise click.BadParameter("a reviewer is 1 to 40 letters, digits, '.', '_' and '-'")
     return [*dict.fromkeys(given)]
+
+
+def _reviewer(context: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
+    return None if given is None else _reviewers(context, parameter, (given,))[0]
 
 
 @review.command("serve")
@@ -218,3 +225,146 @@ def review_serve(
             click.echo("closed; every answer is kept", err=True)
         finally:
             server.server_close()
+
+
+@review.command("export")
+@_out
+@click.option(
+    "--format",
+    type=click.Choice(["html", "label-studio", "csv", "jsonl", "parquet"]),
+    required=True,
+    help="A page that needs no server, tasks of Label Studio, or rows with columns to fill in.",
+)
+@click.option(
+    "-o",
+    "--out",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Where to. Default: review-open.html, .json, .csv, ... in OUT.",
+)
+@click.option("--reviewer", callback=_reviewer, metavar="ID", help="With html: who answers.")
+@_care
+@click.option(
+    "--first",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Only the N most urgent records. Default: 1000 in a page, else all.",
+)
+@_answers
+@with_policy
+def review_export(
+    out: Path,
+    format: str,
+    file: Path | None,
+    reviewer: str | None,
+    first: int | None,
+    answers: Path | None,
+    policy: str | None,
+    **options: Any,
+) -> None:
+    """Write the records that nobody has answered to a file, with their texts.
+
+    The page is one file for any browser, works without a network and a server, keeps answers in the
+    browser and saves them as JSONL. What people answer anywhere comes back with 'review import'.
+    """
+    from edgemod.reviewing import export
+    from edgemod.reviewing.answers import Answers
+    from edgemod.reviewing.queue import open_queue
+    from edgemod.screen.console import printable
+
+    care = _care_of(options)
+    queue = open_queue(out, policy, first or (1000 if format == "html" else _ALL))
+    file = file or export.suggested(out, format)
+    with Answers.open(answers or out / "answers.sqlite", queue.about) as kept:
+        answered = {one.key for one in kept.standing()}
+    count, names = export.export(
+        queue, answered, file, format, care=care, blind=options["blind"], reviewer=reviewer or ""
+    )
+    click.echo(f"{count:,} records -> {printable(str(file.parent))}: {', '.join(names)}")
+
+
+@review.command("import")
+@click.argument(
+    "decisions", nargs=-1, type=click.Path(path_type=Path, dir_okay=False), metavar="[DECISIONS]..."
+)
+@click.option(
+    "--run",
+    "out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="OUT",
+    help="The run, or the sample, whose records were answered.",
+)
+@click.option(
+    "-o",
+    "--out",
+    "labels",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The labels, with text, as Parquet. Default: labels.parquet in OUT.",
+)
+@click.option(
+    "--reviewer",
+    callback=_reviewer,
+    metavar="ID",
+    help="Who answered, where the files do not say.",
+)
+@_answers
+@with_policy
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a summary.")
+def review_import(
+    decisions: tuple[Path, ...],
+    out: Path,
+    labels: Path | None,
+    reviewer: str | None,
+    answers: Path | None,
+    policy: str | None,
+    as_json: bool,
+) -> None:
+    """Add answers from files to those of a run, and write the labels of all of them.
+
+    DECISIONS are JSONL (as the exported page saves them), CSV or Parquet (an export with the column
+    'answer' filled in), or JSON of Label Studio. None: the labels of what was answered in the page.
+    A file may be imported again. Records that reviewers answered differently have no label: they
+    are listed, and written beside the labels. 'calibrate', 'evaluate' and 'audit report' read the
+    labels.
+    """
+    from edgemod.reviewing.answers import Answers
+    from edgemod.reviewing.labelling import import_answers
+    from edgemod.reviewing.queue import open_queue
+    from edgemod.screen import review as screen
+
+    queue = open_queue(out, policy, _ALL)
+    with Answers.open(answers or out / "answers.sqlite", queue.about) as kept:
+        done = import_answers(decisions, queue, kept, labels or out / "labels.parquet", reviewer)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(done), indent=2))
+    else:
+        screen.imported(done, queue.total)
+
+
+@review.command("stats")
+@_out
+@_answers
+@with_policy
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+def review_stats(out: Path, answers: Path | None, policy: str | None, as_json: bool) -> None:
+    """Show what the answers say of reviewers and of edgemod.
+
+    Pace; agreement on records that two or more answered (Cohen's kappa, Krippendorff's alpha); what
+    each reviewer flags as time goes on, beside what the models expect; and how often people decide
+    against what edgemod leaned to, by category, reason and probability. With 95 % intervals.
+    """
+    from edgemod.reviewing.answers import Answers
+    from edgemod.reviewing.queue import open_queue
+    from edgemod.reviewing.stats import stats
+    from edgemod.screen import review as screen
+
+    queue = open_queue(out, policy, _ALL)
+    with Answers.open(answers or out / "answers.sqlite", queue.about) as kept:
+        found = stats(queue, kept.standing())
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        screen.stats(found)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sqlite3
 import time
 import uuid
@@ -32,6 +33,10 @@ Key = tuple[str, int]
 ANSWERS: Final = ("clear", "flag", "escalate")
 """What a reviewer may say: violates no category; violates one; somebody else should decide."""
 UNDO: Final = "undo"
+REVIEWER: Final = re.compile(r"[A-Za-z0-9._-]{1,40}")
+"""What a reviewer may be called: a pseudonym."""
+MOST_NOTE: Final = 2_000
+"""Characters of a note."""
 
 NAME: Final = "answers.sqlite"
 """The file in the folder of a run, if no other is named."""

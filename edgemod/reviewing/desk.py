@@ -15,11 +15,18 @@ from typing import Any, Final, Literal
 
 from edgemod.errors import InputError
 from edgemod.features import Lexicons
-from edgemod.reviewing.answers import ANSWERS, Answer, Answers, Key, is_double, moment, new_id
+from edgemod.reviewing.answers import (
+    ANSWERS,
+    MOST_NOTE,
+    Answer,
+    Answers,
+    Key,
+    is_double,
+    moment,
+    new_id,
+)
 from edgemod.reviewing.queue import Queue, pieces, shown
 
-MOST_NOTE: Final = 2_000
-"""Characters of a note."""
 MOST_ALIKE: Final = 20
 """Texts that are alike and can be looked at."""
 SEVERE: Final = 4
@@ -90,6 +97,7 @@ class Desk:
         self.queue, self.answers = queue, answers
         self.care, self.serving = care or Care(), serving or Serving()
         self.blind = self.serving.blind or queue.sample
+        self.level = {"text": 0, "words": 1, "none": 2}[self.care.mask]
         self.lexicons = Lexicons.compile(queue.policy.lexicons)
         self._keys, self._category = queue.keys(), queue.table["category"].to_pylist()
         self._at = {key: i for i, key in enumerate(self._keys)}
@@ -133,7 +141,7 @@ class Desk:
             "alike": len(unit.rows) - 1,
             "progress": self.progress(reviewer),
             "earlier": self._earlier(i) if self.serving.only != "open" else [],
-            "level": {"text": 0, "words": 1, "none": 2}[self.care.mask],
+            "level": self.level,
         }
         return told
 
@@ -360,3 +368,16 @@ class Desk:
                 "another record is on this desk now", where="answer", fix="Load the page again."
             )
         return seat, seat.unit
+
+
+def beginning(desk: Desk, reviewer: str) -> dict[str, Any]:
+    """What the page knows before it asks for a record."""
+    return {
+        "reviewer": reviewer,
+        "categories": [
+            {"name": c.name, "severity": c.severity, "definition": c.definition}
+            for c in desk.queue.policy.categories
+        ],
+        "breakMinutes": desk.care.break_minutes,
+        "pauseMinutes": desk.care.pause_minutes,
+    }

@@ -257,9 +257,10 @@
     event.preventDefault();
   });
 
-  $("who").textContent = start.reviewer;
+  $("who").textContent = desk.reviewer?.() ?? start.reviewer;
   if (desk.save) {
     $("save").hidden = false;
+    $("alone-part").hidden = true; // its texts came as groups
     $("save").addEventListener("click", () => say(desk.save()));
   }
   act(() => desk.next());

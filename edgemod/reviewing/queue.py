@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -60,6 +60,10 @@ class Queue:
         """All columns of a record."""
         row: dict[str, Any] = self.table.slice(i, 1).to_pylist()[0]
         return row
+
+    def take(self, rows: list[int]) -> Queue:
+        """The queue of some of its records."""
+        return replace(self, table=self.table.take(pa.array(rows, pa.int64())).combine_chunks())
 
     def groups(self, lexicons: Lexicons) -> list[int]:
         """For each record the first one that is alike (``alike.groups``)."""

@@ -5,9 +5,9 @@ framework would be a dependency to trust with the most sensitive of what edgemod
 
 Who may ask: whoever knows the random token in the address, which differs for each reviewer.
 Requests whose Host is not this server's are refused, since another site could point its name at
-127.0.0.1 (DNS rebinding), and so are those that a browser says come from another page. The listening socket
-is made first and the guard of offline.py after it: accepting a connection needs no socket call, so
-the process can answer and can call nobody.
+127.0.0.1 (DNS rebinding), and so are those that a browser says come from another page. The
+listening socket is made first and the guard of offline.py after it: accepting a connection needs no
+socket call, so the process can answer and can call nobody.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from edgemod.errors import EdgemodError, InputError, OutputError
-from edgemod.reviewing.desk import Desk
+from edgemod.reviewing.desk import Desk, beginning
 from edgemod.reviewing.page import page
 
 _ADDRESS: Final = "127.0.0.1"
@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
         if action:
             self._tell(HTTPStatus.NOT_FOUND, {"error": "there is no such page"})
             return
-        document, policy = page("served", _beginning(self.server.desk, reviewer))
+        document, policy = page("served", beginning(self.server.desk, reviewer))
         self._send(
             HTTPStatus.OK,
             document.encode(),
@@ -178,24 +178,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: addresses hold tokens."""
-
-
-def _beginning(desk: Desk, reviewer: str) -> dict[str, Any]:
-    """What the page knows before it asks for a record."""
-    return {
-        "reviewer": reviewer,
-        "categories": categories(desk),
-        "breakMinutes": desk.care.break_minutes,
-        "pauseMinutes": desk.care.pause_minutes,
-    }
-
-
-def categories(desk: Desk) -> list[dict[str, Any]]:
-    """The categories of the policy, as the page has them."""
-    return [
-        {"name": c.name, "severity": c.severity, "definition": c.definition}
-        for c in desk.queue.policy.categories
-    ]
 
 
 def _act(desk: Desk, reviewer: str, action: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,120 @@
+"""What is open of a queue as files: a page that needs no server, or rows for other tools."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from edgemod import review
+from edgemod.parts import place, remove, write_bytes
+from edgemod.reviewing.answers import Answers, Key
+from edgemod.reviewing.desk import Care, Desk, Serving, beginning
+from edgemod.reviewing.page import page
+from edgemod.reviewing.queue import Queue, shown
+from edgemod.words import OUTPUTS
+
+FORMATS: Final = {
+    "html": ".html",
+    "label-studio": ".json",
+    "csv": ".csv",
+    "jsonl": ".jsonl",
+    "parquet": ".parquet",
+}
+"""Formats and how their files end."""
+
+TO_FILL: Final = ("answer", "answer_category", "note", "reviewer")
+"""Columns that rows get for people to fill in; ``answer_files.read`` knows them."""
+_OF_MODELS: Final = ("category", "severity", "definition", "reason", "verdict", "stage", "status",
+                     *(f"p_{name}" for name in OUTPUTS))  # fmt: skip
+
+
+def export(
+    queue: Queue,
+    answered: set[Key],
+    out: Path,
+    format: str,
+    *,
+    care: Care | None = None,
+    blind: bool = False,
+    reviewer: str = "",
+) -> tuple[int, list[str]]:
+    """Write the records that are not among ``answered`` to the file ``out``, in one of ``FORMATS``.
+
+    ``care`` goes with the page, ``blind`` leaves out what the models think; so does any sample.
+    Returns how many records there are and the names of the files: Label Studio's has its labelling
+    configuration beside it. Raises OutputError.
+    """
+    left = [i for i, key in enumerate(queue.keys()) if key not in answered]
+    queue = queue.take(left)
+    if format == "html":
+        write_bytes(out, _page(queue, care or Care(), blind, reviewer).encode())
+        return len(left), [out.name]
+    rows = queue.table
+    if blind or queue.sample:
+        for name in _OF_MODELS:
+            at, kind = rows.column_names.index(name), rows.schema.field(name).type
+            rows = rows.set_column(at, name, pa.nulls(len(rows), kind))
+    if format != "label-studio":
+        for name in TO_FILL:
+            rows = rows.append_column(name, pa.nulls(len(rows), pa.string()))
+    names = []
+    with tempfile.TemporaryDirectory(prefix="edgemod-") as folder:
+        for made in review.write(rows, Path(folder), format):
+            target = out.with_suffix(".xml") if made.endswith(".xml") else out
+            remove(target)
+            place(Path(folder) / made, target)
+            names.append(target.name)
+    return len(left), names
+
+
+def _page(queue: Queue, care: Care, blind: bool, reviewer: str) -> str:
+    """The page with all that it shows inside."""
+    with tempfile.TemporaryDirectory() as folder, Answers.open(Path(folder) / "none") as none:
+        desk = Desk(queue, none, care, Serving(double=0, blind=blind))
+    keys = queue.keys()
+    table = queue.table.select(
+        ["record_id", "inclusion_probability", "inclusion_floor"]
+    ).to_pylist()
+    units = []
+    for unit in desk.units:
+        i = unit.rows[0]
+        whole, hidden = (desk.texts(unit.rows, hide=hide) for hide in (False, True))
+        units.append(
+            {
+                "shown": shown(queue.row(i), blind=desk.blind),
+                "weight": unit.severity,
+                "category": queue.table["category"][i].as_py(),
+                "texts": _texts(whole),
+                "hidden": None if _texts(hidden) == _texts(whole) else _texts(hidden),
+                "records": [
+                    {**table[j], "source": keys[j][0], "source_row": keys[j][1]} for j in unit.rows
+                ],
+            }
+        )
+    document, _ = page(
+        "exported",
+        beginning(desk, reviewer)
+        | {
+            "units": units,
+            "policy": queue.policy.fingerprint,
+            "about": "".join(queue.about.values()),
+            "level": desk.level,
+            "caps": care.caps,
+            "gaps": care.gaps,
+            "without": sorted(care.without),
+            "records": len(keys),
+        },
+    )
+    return document
+
+
+def _texts(told: dict[str, Any]) -> dict[str, Any]:
+    return {name: told[name] for name in ("text", "context", "alike")}
+
+
+def suggested(out: Path, format: str) -> Path:
+    """Where an export goes if nobody says: beside the queue."""
+    return out / f"review-open{FORMATS[format]}"

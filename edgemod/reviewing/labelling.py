@@ -1,0 +1,176 @@
+"""Answers to labels: what reviewers said, in the columns that are calibrated and measured with.
+
+Where reviewers disagree nothing is decided: the label is unknown until somebody settles it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from edgemod.labels import FLOOR
+from edgemod.parts import write_bytes, write_part
+from edgemod.reviewing import answer_files
+from edgemod.reviewing.answers import Answer, Answers, Key
+from edgemod.reviewing.queue import Queue
+from edgemod.words import ANY, CATEGORIES, OUTPUTS
+
+_CONFLICT: Final = ("record_id", "source", "source_row", "reviewer", "answer", "answer_category",
+                    "answered_at", "about")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A record that reviewers answered in different ways, ``about`` whether it violates ("any") or
+    which category it does."""
+
+    about: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did, in records and rows."""
+
+    read: int
+    new: int
+    problems: tuple[answer_files.Problem, ...]
+    labelled: int
+    escalated: int
+    waiting: int
+    """Records of the queue that nobody answered."""
+    conflicts: tuple[Conflict, ...]
+    other_policies: int
+    """Answers that were given under another policy than that of the run."""
+    files: tuple[str, ...]
+
+
+def import_answers(
+    files: Sequence[Path], queue: Queue, answers: Answers, out: Path, reviewer: str | None = None
+) -> Imported:
+    """Add the answers of some files to those of a run and write labels of all of them to ``out``.
+
+    Conflicts are written beside it, as CSV. Adding a file again changes nothing. Raises InputError
+    for a file that cannot be read at all; then none is added. OutputError.
+    """
+    policy = queue.policy
+    known = answer_files.Known.of(
+        queue.keys(), queue.table["record_id"].to_pylist(), [c.name for c in policy.categories]
+    )
+    found: list[Answer] = []
+    problems: list[answer_files.Problem] = []
+    for file in files:
+        more, wrong = answer_files.read(file, known, reviewer)
+        found += more
+        problems += wrong
+    new = answers.add(found)
+    standing = answers.standing()
+    table, conflicts, escalated = labels(queue, standing)
+    beside = out.with_name(f"{out.stem}-conflicts.csv")
+    write_part(table, out)
+    write_bytes(beside, _conflict_file(conflicts))
+    answered = {one.key for one in standing}
+    return Imported(
+        read=len(found),
+        new=new,
+        problems=tuple(problems),
+        labelled=table.num_rows,
+        escalated=escalated,
+        waiting=queue.total - len(answered.intersection(queue.keys())),
+        conflicts=tuple(conflicts),
+        other_policies=sum(one.policy not in (None, policy.fingerprint) for one in standing),
+        files=(out.name, beside.name),
+    )
+
+
+def labels(queue: Queue, standing: Iterable[Answer]) -> tuple[pa.Table, list[Conflict], int]:
+    """The records that people agree on, with their labels; conflicts; how many stay escalated.
+
+    The columns of the queue, then for each of ``OUTPUTS`` 1 (violates), 0 (does not) or null
+    (unknown): "clear" says 0 of every category of the policy, a flag says 1 of its category and of
+    ``any``, and nothing of other categories. Then ``reviewer`` (several joined by "+"),
+    ``answered_at`` (the last), ``policy`` and ``decided_alike``: it was not looked at, but decided
+    with one that is alike.
+
+    The queue is answered from the top. Until all of it is, ``inclusion_floor`` is 0: some records
+    had no chance of being among the labels, so that nothing can be certified for them. An audit
+    sample is in random order, and keeps its own.
+    """
+    by_key: dict[Key, list[Answer]] = {}
+    for one in standing:
+        by_key.setdefault(one.key, []).append(one)
+    policy = {c.name for c in queue.policy.categories}
+    rows: list[int] = []
+    columns: dict[str, list[Any]] = {name: [] for name in (*OUTPUTS, *_MORE.names)}
+    conflicts, escalated = [], 0
+    keys = queue.keys()
+    for i, key in enumerate(keys):
+        given = by_key.get(key, [])
+        given = [one for one in given if one.settles] or given
+        if not given:
+            continue
+        if any(one.answer == "escalate" for one in given):
+            escalated += 1
+            continue
+        kinds, says = {one.answer for one in given}, {one.says for one in given}
+        if len(says - {"flag"}) > 1 or len(kinds) > 1:
+            about = ANY if len(kinds) > 1 else "category"
+            conflicts.append(Conflict(about, tuple(given)))
+        if len(kinds) > 1:
+            continue
+        violates = kinds == {"flag"}
+        agreed = says.pop() if len(says) == 1 else None
+        rows.append(i)
+        for name in CATEGORIES:
+            no = 0 if name in policy and not violates else None
+            columns[name].append(1 if violates and name == agreed else no)
+        columns[ANY].append(int(violates))
+        columns["reviewer"].append("+".join(sorted({one.reviewer for one in given})))
+        columns["answered_at"].append(max(one.answered_at for one in given))
+        columns["policy"].append("+".join(sorted({one.policy or "unknown" for one in given})))
+        columns["decided_alike"].append(all(one.decided_with for one in given))
+    table = queue.table.take(pa.array(rows, pa.int64()))
+    if not queue.sample and len({*by_key} & {*keys}) < queue.total:
+        at = table.column_names.index(FLOOR)
+        table = table.set_column(at, FLOOR, pa.array([0.0] * len(rows), pa.float64()))
+    for name in OUTPUTS:
+        table = table.append_column(name, pa.array(columns[name], pa.int8()))
+    for field in _MORE:
+        table = table.append_column(field, pa.array(columns[field.name], field.type))
+    return table, conflicts, escalated
+
+
+_MORE: Final = pa.schema(
+    [
+        ("reviewer", pa.string()),
+        ("answered_at", pa.string()),
+        ("policy", pa.string()),
+        ("decided_alike", pa.bool_()),
+    ]
+)
+
+
+def _conflict_file(conflicts: Iterable[Conflict]) -> bytes:
+    """A row for each answer of each conflict, CSV (RFC 4180), without notes and texts."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(_CONFLICT)
+    for one in conflicts:
+        for answer in one.answers:
+            cells = [getattr(answer, name, one.about) for name in _CONFLICT]
+            writer.writerow([_cell(cell) for cell in cells])
+    return text.getvalue().encode("utf-8", "replace")
+
+
+def _cell(value: Any) -> Any:
+    """A cell that no spreadsheet runs and no terminal obeys."""
+    if not isinstance(value, str):
+        return value
+    value = "".join(c if c.isprintable() else "\ufffd" for c in value)
+    return "'" + value if value[:1] in tuple("=+-@＝＋－＠") else value

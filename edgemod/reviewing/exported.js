@@ -3,7 +3,7 @@
 const desk = (() => {
   const start = JSON.parse(document.getElementById("data").textContent);
   const units = start.units;
-  const place = `edgemod-review-${start.about}`;
+  const place = `edgemod-review-${start.about}-${start.reviewer}`;
   let kept = { answers: [], seen: [], reviewer: "" };
   let stored = true;
   try {
@@ -76,7 +76,8 @@ const desk = (() => {
   };
   const told = () => {
     const why = now === null ? find() : "";
-    const done = new Set(standing().map(key)).size;
+    const answered = new Set(standing().map(key));
+    const done = units.flatMap((unit) => unit.records).filter((one) => answered.has(key(one))).length;
     const progress = { records: start.records, queue: start.records, done, mine: done };
     if (now === null) return { why, progress };
     const alike = units[now].records.length - 1;

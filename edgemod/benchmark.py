@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
-from edgemod import checkup, formats, machine, pipeline, records, worker
+from edgemod import checkup, encryption, formats, machine, pipeline, records, worker
 from edgemod.errors import InputError
 from edgemod.figures import CLOSE, FORMAT, Benchmark, Figure
 from edgemod.parts import write_part
@@ -147,7 +147,8 @@ def _draw(
     except pa.ArrowException as error:
         fix = "Measure on one of the files."
         raise InputError("a column has different types in the files", fix=fix) from error
-    form = sources[0].format
+    # What was encrypted stays so.
+    form = "parquet" if encryption.key_file() else sources[0].format
     file = folder / f"sample.{form}"
     if form == "parquet":
         write_part(table, file)

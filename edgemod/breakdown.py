@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from edgemod import bounds, originals, run_folder
 from edgemod.bounds import Drawn
@@ -30,6 +29,7 @@ from edgemod.labels import (
     read_values,
 )
 from edgemod.metrics import Estimate
+from edgemod.parts import open_part
 from edgemod.records import Columns
 from edgemod.sources import discover
 from edgemod.words import ANY, CATEGORIES, NO_GROUP, Verdict
@@ -116,7 +116,7 @@ def _check(groups: dict[str, Any], by: str) -> None:
 
 def _parts(run: Path, state: dict[str, Any], names: list[str]) -> Iterator[pa.Table]:
     for part in run_folder.parts(run, state):
-        with pq.ParquetFile(part) as file:
+        with open_part(part) as file:
             yield file.read(names)
 
 

@@ -67,6 +67,16 @@ def decrypting() -> Any:
     return path and pe.create_decryption_properties(_key(path), allow_plaintext_files=True)
 
 
+def check_local() -> None:
+    """Raise InputError if a key is in use: the nodes of a cluster are not given it."""
+    if key_file():
+        raise InputError(
+            "a Ray cluster does not get the key",
+            where="--key-file",
+            fix="Leave it out, or run on one machine, or shards of the run on several.",
+        )
+
+
 def check_run(plan: dict[str, Any], where: str, *, plain: bool = True) -> None:
     """Raise InputError if a run (its plan in run.json) is encrypted, and not under the key in use.
 

@@ -115,7 +115,7 @@ def explain(
     row = wanted.to_pylist()[0]
     if pseudonymise is not None:
         row["record_id"] = record_id  # as the person concerned knows it
-    if row["status"] in _FAILED:  # whatever killed a worker shall not be tried here
+    if row["status"] in _FAILED:
         return _explained(triager, chunk, row, count - 1)
     again = triager.triage_chunk(chunk)[0].to_pylist()[0]
     as_before = all(again[name] == row[name] for name in ("verdict", "reason"))
@@ -146,8 +146,9 @@ def _explained(triager: Triager, chunk: Chunk, row: dict[str, Any], others: int)
     message = -1 if row["message"] is None else row["message"]
     of = chunk.texts["message"].to_pylist().index(message)
     text = chunk.texts["text"][of].as_py() or ""
-    texts = pa.array([text], pa.large_string())
-    measured = features.extract(texts, triager.lexicons)
+    # Whatever killed a worker shall not be tried here.
+    tried = "" if row["status"] in _FAILED else text
+    measured = features.extract(pa.array([tried], pa.large_string()), triager.lexicons)
     category = row["category"]
     output = category or ANY
     named = {c.name: c for c in triager.policy.categories}
@@ -172,8 +173,8 @@ def _explained(triager: Triager, chunk: Chunk, row: dict[str, Any], others: int)
             for name, value in zip(FEATURES, measured.values[0].tolist(), strict=True)
             if value
         },
-        fired=tuple((s.start, s.end, s.what) for s in features.spans(text, triager.lexicons)),
-        words=_words(triager, text, OUTPUTS.index(output)),
+        fired=tuple((s.start, s.end, s.what) for s in features.spans(tried, triager.lexicons)),
+        words=_words(triager, tried, OUTPUTS.index(output)),
         windows=tuple(windows),
         thresholds={
             name: {

@@ -36,7 +36,7 @@ from edgemod.columns import check_columns
 from edgemod.crew import STALL_SECONDS, Crew, Setup
 from edgemod.errors import InputError, RunError
 from edgemod.records import Columns, Source
-from edgemod.report import RunReport
+from edgemod.report import QUARANTINED, RunReport
 from edgemod.tally import Tally
 from edgemod.words import Status
 
@@ -261,10 +261,11 @@ def _check(options: Options) -> None:
         (options.engine not in ENGINES, f"no engine {options.engine!r}"),
         (options.ray_address and not on_ray, "ray_address goes with the engine ray"),
         (on_ray and options.max_memory is not None, "max_memory is for the engine local"),
-        (on_ray and encryption.key_file(), "a key file is for the engine local"),
     ):
         if wrong:
             raise InputError(what, fix="See the documentation of edgemod.triage for the ranges.")
+    if on_ray:
+        encryption.check_local()
 
 
 @contextmanager
@@ -313,7 +314,7 @@ def make_plan(options: Options, crew: Crew) -> Plan:
         columns = replace(columns, notices=(*columns.notices, notice))
     columns = _with_stratum(found, columns, crew.first().certificate)
     if pseudonyms:
-        privacy.check_paths(found, columns)
+        privacy.check_shown(found, columns)
     fingerprints = crew.first().fingerprints
     counts = [source.rows for source in found]
     total = sum(n for n in counts if n is not None) if None not in counts else None
@@ -393,10 +394,10 @@ def _run(
         for source in plan.sources:
             _check_unchanged(source)
         kept = {}
-        crashed = []
+        crashed: list[dict[str, Any]] = []
         for index, tally in done_chunks():
             kept[index] = tally.records, tally.reviews
-            if tally.counts["status"][Status.crashed.name]:
+            if tally.counts["status"][Status.crashed.name] and len(crashed) < QUARANTINED:
                 crashed += run_folder.with_status(out, index, Status.crashed)
         queue = review.export(
             [worker.files(out, index)[0] for index, (_, reviews) in kept.items() if reviews],

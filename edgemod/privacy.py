@@ -17,13 +17,15 @@ from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from edgemod import features
 from edgemod.encryption import read_key_file
 from edgemod.errors import InputError
 from edgemod.kernels import pii
-from edgemod.records import Chunk, Columns, Source
+from edgemod.records import CONTEXT_BYTES, Chunk, Columns, Source
 from edgemod.sources import partitions
+from edgemod.words import Status
 
 BITS: Final = 128
 """Two of a billion values share a pseudonym with a chance below 1e-20 (birthday bound)."""
@@ -40,6 +42,12 @@ PLACEHOLDERS: Final = {
     "national_ids": "[national id]",
 }
 """What stands for personal data, by the feature that counts it (``words.FEATURES``)."""
+
+CUT: Final = "[cut]"
+_FIRST_OF_CUT: Final = r"(?s)^.{0,64}\S*"
+_LAST_OF_CUT: Final = r"(?s)\S*.{0,64}$"
+"""What may be a part of personal data that a cut went through: 64 characters hold any number with
+its spaces, and the word that they end in an address."""
 
 _IN_LINK: Final = re.compile(rb"[^/?&=#;]+")
 
@@ -88,9 +96,16 @@ class Pseudonyms:
             )
 
 
-def check_paths(sources: tuple[Source, ...], columns: Columns) -> None:
-    """Raise InputError if what is to get pseudonyms is in the paths, which decisions show."""
-    hidden = {columns.id, columns.author, columns.thread}
+def check_shown(sources: tuple[Source, ...], columns: Columns) -> None:
+    """Raise InputError if what is to get pseudonyms is shown elsewhere: in the paths, or as strata
+    of a certificate."""
+    hidden = {columns.id, columns.author, columns.thread} - {None}
+    if columns.stratum in hidden:
+        raise InputError(
+            f"tells strata apart by '{columns.stratum}', which is to get pseudonyms",
+            where="--calibration",
+            fix="The certificate names its strata: calibrate without --by, or by another column.",
+        )
     for source in sources:
         if shown := hidden & {*partitions(source)}:
             raise InputError(
@@ -101,11 +116,23 @@ def check_paths(sources: tuple[Source, ...], columns: Columns) -> None:
 
 
 def redact(rows: pa.Table) -> pa.Table:
-    """Rows of the review queue with placeholders for personal data in ``text`` and ``context``."""
+    """Rows of the review queue with placeholders for personal data in ``text`` and ``context``.
+
+    Where a text was cut, what stands at the cut may be a part of some, and goes as well.
+    """
+    long = pc.equal(rows["status"].cast(pa.string()), Status.too_long.name).to_pylist()
     for name in ("text", "context"):
         at = rows.column_names.index(name)
         field = rows.schema.field(at)
         column = rows[name].combine_chunks()
+        if name == "context":
+            cut = pc.greater(pc.binary_length(column), CONTEXT_BYTES - 4).fill_null(False)
+            shortened = pc.replace_substring_regex(column, _FIRST_OF_CUT, CUT, max_replacements=1)
+        else:
+            cut = pa.array(long)
+            shortened = pc.replace_substring_regex(column, _LAST_OF_CUT, CUT, max_replacements=1)
+        column = pc.if_else(cut, shortened, column)
+        rows = rows.set_column(at, field, column.cast(field.type))
         counts = pii.contacts(*features.buffers(column.fill_null("")))
         some = np.flatnonzero(counts[:, : len(pii.COLUMNS)].any(axis=1))
         if len(some):

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from edgemod import offline, records, review, worker
+from edgemod import encryption, offline, records, review, worker
 from edgemod.crew import STALL_SECONDS, Crew, Setup, Worker
 from edgemod.errors import EdgemodError, InputError, OutputError, RunError
 from edgemod.policy import load_policy
@@ -356,6 +356,7 @@ def triage(
         None if path is None else str(Path(path).absolute()) for path in (policy, calibration)
     )
     load_policy(None if policy is None else Path(policy), overlay)  # its mistakes are told here
+    encryption.check_local()
     # Not a fixed number: it could take every processor and leave none to read and write with.
     least, most = concurrency if isinstance(concurrency, tuple) else (1, concurrency)
     return dataset.select_columns(list(dict.fromkeys(wanted))).map_batches(

@@ -26,6 +26,7 @@ from edgemod import (
     formats,
     kept_scores,
     originals,
+    quarantine,
     records,
     review,
     run_folder,
@@ -37,6 +38,7 @@ from edgemod.decide import Evidence
 from edgemod.errors import InputError
 from edgemod.labels import UNSAFE, read_groups, read_labels
 from edgemod.metrics import Estimate, Labels, wilson
+from edgemod.parts import open_part
 from edgemod.policy import Lexicon, Policy
 from edgemod.records import Chunk, Columns
 from edgemod.sources import Source
@@ -333,8 +335,20 @@ class Archive:
             stop_row=sys.maxsize if stop is None else stop,
             max_text_bytes=max_text_bytes,
         )
-        hidden = self.run is not None and self.run[1]["plan"]["pseudonyms"]
-        return map(originals.unnamed, chunks) if hidden else chunks
+        if self.run is None:
+            return chunks
+        chunks = map(self._quarantined, chunks)
+        return map(originals.unnamed, chunks) if self.run[1]["plan"]["pseudonyms"] else chunks
+
+    def _quarantined(self, chunk: Chunk) -> Chunk:
+        """A chunk without what has killed workers of the run: it is not tried in this process."""
+        assert self.run is not None
+        with open_part(worker.files(self.run[0], chunk.index)[2]) as part:
+            status = np.array(part.read(["status"])["status"].to_pylist())
+        for bad in (Status.crashed, Status.failed):
+            rows = np.flatnonzero(status == bad.name)
+            chunk = quarantine.without(chunk, rows, bad) if len(rows) else chunk
+        return chunk
 
     def known(self, triager: Triager, chunk: Chunk) -> FloatMatrix | None:
         """What the language model said of a chunk's texts in the run, if it kept that and

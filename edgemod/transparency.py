@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from edgemod import audit, breakdown, run_folder
 from edgemod.breakdown import Breakdown
 from edgemod.errors import InputError, OutputError
 from edgemod.metrics import Estimate
-from edgemod.parts import make_folder, replacing, write_bytes
+from edgemod.parts import make_folder, open_part, replacing, write_bytes
 from edgemod.policy import Policy, policy_of_run
 from edgemod.report import RunReport
 from edgemod.words import ANY, CATEGORIES
@@ -279,7 +278,7 @@ def _statements(
     definitions = {} if policy is None else {c.name: c.definition for c in policy.categories}
     named = "the policy" if policy is None else f"{policy.name} {policy.version}"
     for part in run_folder.parts(run, state):
-        with pq.ParquetFile(part) as file:
+        with open_part(part) as file:
             table = file.read(["record_id", "verdict", "category", "reason"])
         for row in table.filter(pc.equal(table["verdict"].cast("string"), "flag")).to_pylist():
             name = row["category"]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import edgemod
 from edgemod import audit, explain, features, privacy, rehearsal
+from edgemod.calibrating import calibrate
 from edgemod.errors import InputError, RunError
 from edgemod.privacy import Pseudonyms
 from edgemod.triager import Triager
@@ -87,9 +88,10 @@ def test_one_value_one_pseudonym_and_kinds_do_not_match(one: bytes, other: bytes
 def redacted(*texts: str | None) -> list[str | None]:
     """Texts of the queue, redacted; their contexts must come out alike."""
     column = pa.array(texts, pa.large_string())
-    rows = privacy.redact(pa.table({"n": [*range(len(texts))], "text": column, "context": column}))
+    told = {"status": ["ok"] * len(texts), "text": column, "context": column}
+    rows = privacy.redact(pa.table(told))
     assert rows["text"].equals(rows["context"])
-    assert rows.schema.names == ["n", "text", "context"]
+    assert rows.schema.names == ["status", "text", "context"]
     return list(rows["text"].to_pylist())
 
 
@@ -254,3 +256,37 @@ def test_a_name_in_the_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has author in its path"):
         edgemod.triage(tmp_path / "in", tmp_path / "out", model=None, workers=1,
                        author="author", pseudonymise=key_file(tmp_path))  # fmt: skip
+
+
+def test_what_a_cut_went_through_is_not_shown(tmp_path: Path) -> None:
+    path, out = tmp_path / "in.parquet", tmp_path / "out"
+    card = "4111 1111 1111 1111"
+    context = f"{card[:10]}{card[10:]} " + "z " * 2043  # the first four digits are cut off
+    cut_mail = "x" * 65_520 + f" someone.{'y' * 30}@example.com tail"
+    table = pa.table({"text": ["?" * 30 + " 死ね", cut_mail], "before": [context, None]})
+    pq.write_table(table, path)
+    edgemod.triage(
+        path, out, model=None, workers=1, context="before", redact_pii=True, review_format="jsonl"
+    )
+    told = (out / "review" / "review.jsonl").read_text()
+    assert "1111" not in told
+    assert "someone" not in told
+    assert told.count("[cut]") == 2
+    assert "z z z" in told
+
+
+def test_strata_that_are_names_are_refused(tmp_path: Path) -> None:
+    texts = [f"{'you idiot' if i % 3 == 0 else 'good morning'} {i}" for i in range(600)]
+    labels = {
+        "text": texts,
+        "toxic": [int(i % 3 == 0) for i in range(600)],
+        "usr": [f"name{i % 2}" for i in range(600)],
+    }
+    pq.write_table(pa.table(labels), tmp_path / "in.parquet")
+    own = tmp_path / "own.json"
+    calibrate(tmp_path / "in.parquet", own, max_miss_rate=0.3, by="usr", model=None)
+    with pytest.raises(InputError, match="tells strata apart by 'usr'"):
+        edgemod.triage(
+            tmp_path / "in.parquet", tmp_path / "out", model=None, workers=1, author="usr",
+            calibration=own, pseudonymise=key_file(tmp_path),
+        )  # fmt: skip

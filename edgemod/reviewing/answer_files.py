@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from edgemod.errors import InputError
+from edgemod.parts import open_part
 from edgemod.reviewing.answers import (
     ANSWERS,
     COLUMNS,
@@ -210,7 +210,7 @@ def _csv(path: Path) -> Rows:
 
 
 def _parquet(path: Path) -> Rows:
-    with pq.ParquetFile(path) as file:
+    with open_part(path) as file:
         names = [name for name in COLUMNS if name in file.schema_arrow.names]
         number = 0
         for batch in file.iter_batches(4096, columns=names):

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from edgemod import features, run_folder
 from edgemod.errors import InputError
 from edgemod.features import Lexicons, Span
+from edgemod.parts import open_part
 from edgemod.policy import Policy, load_policy
 from edgemod.review import REVIEW
 from edgemod.reviewing import alike
@@ -104,7 +104,7 @@ def open_queue(out: str | Path, policy: str | Path | None = None, most: int = MO
             fix="Triage with --review-format parquet; 'edgemod review export' makes the others.",
         )
     try:
-        total = sum(pq.read_metadata(file).num_rows for file in files)
+        total = sum(_rows(file) for file in files)
         table = pa.concat_tables([*_first(files, most)]).select(REVIEW.names).cast(REVIEW)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(
@@ -113,6 +113,11 @@ def open_queue(out: str | Path, policy: str | Path | None = None, most: int = MO
             fix="'edgemod verify OUT' names the file; triage again, or restore it.",
         ) from error
     return Queue(table.combine_chunks(), used, total, sample, about)
+
+
+def _rows(file: Path) -> int:
+    with open_part(file) as opened:
+        return int(opened.metadata.num_rows)
 
 
 def _digest(files: Iterable[Path]) -> str:
@@ -128,7 +133,7 @@ def _digest(files: Iterable[Path]) -> str:
 def _first(files: Iterable[Path], most: int) -> Iterator[pa.Table]:
     yield REVIEW.empty_table()
     for file in files:
-        with pq.ParquetFile(file) as opened:
+        with open_part(file) as opened:
             for batch in opened.iter_batches(4096):
                 if most <= 0:
                     return

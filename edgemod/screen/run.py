@@ -65,7 +65,7 @@ def summary(report: RunReport, out: Path) -> None:
         console.print(f"workers lost and replaced: {safe(how)}", style="yellow")
     for row in report.quarantined[:_SHOWN_RECORDS]:
         where = f"{row['record_id'] or 'a record'} ({row['source']}, row {row['source_row']})"
-        console.print(f"quarantined (report.json names all): {safe(where)}", style="yellow")
+        console.print(f"quarantined: {safe(where)}", style="yellow")
     if report.review["left_behind"]:
         console.print(
             f"review budget: {report.review['exported']:,} exported, "
@@ -105,7 +105,8 @@ def summary(report: RunReport, out: Path) -> None:
         f"offline: {_OFFLINE.get(guard, 'not attested')}",
         style="dim" if guard == "seccomp" else "yellow",
     )
-    console.print(f"written to {safe(str(out))}: decisions/ review/ report.json run.json")
+    kept = "scores/ " if report.plan["keep_scores"] else ""
+    console.print(f"written to {safe(str(out))}: decisions/ review/ {kept}report.json run.json")
 
 
 def scores(answers: Sequence[Score], first: int = 0) -> None:

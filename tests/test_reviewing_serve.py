@@ -23,7 +23,7 @@ from edgemod.errors import InputError, RunError
 from edgemod.features import Lexicons
 from edgemod.policy import load_policy
 from edgemod.reviewing import alike
-from edgemod.reviewing.answers import Answers
+from edgemod.reviewing.answers import Answer, Answers, moment
 from edgemod.reviewing.desk import Care, Desk, Serving
 from edgemod.reviewing.page import page
 from edgemod.reviewing.queue import HIDDEN, Queue, open_queue, pieces
@@ -140,6 +140,22 @@ def test_alike_records_are_decided_once(queue: Queue, answers: Answers) -> None:
     desk.answer("anna", again["row"], "clear", alone=True)
     assert len(answers.standing()) == 1
     assert sum(len(unit.rows) for unit in desk.units) == queue.table.num_rows
+
+
+def test_what_is_alike_to_an_answered_record_is_not_forgotten(
+    queue: Queue, answers: Answers
+) -> None:
+    """A file, or another process, may have answered the first of a group alone."""
+    desk = Desk(queue, answers, replace(FREE, alike=True), SINGLE)
+    (group,) = (unit for unit in desk.units if len(unit.rows) == 5)
+    first, second = (queue.row(i) for i in group.rows[:2])
+    key = first["source"], first["source_row"]
+    answers.add([Answer("x", None, *key, "ben", "clear", answered_at=moment())])
+    told = desk.next("anna")
+    while told.get("record_id") != second["record_id"]:
+        desk.skip("anna", told["row"])
+        told = desk.next("anna")
+    assert told["alike"] == 3
 
 
 def test_two_reviewers_never_have_the_same_record(queue: Queue, answers: Answers) -> None:

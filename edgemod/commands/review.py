@@ -225,6 +225,8 @@ def review_serve(
             click.echo("closed; every answer is kept", err=True)
         finally:
             server.server_close()
+            for name in addresses:
+                kept.release(name)
 
 
 @review.command("export")

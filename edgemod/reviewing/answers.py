@@ -261,9 +261,9 @@ class Answers:
         """The answers that stand: one a record and reviewer, in order of time."""
         return standing(self.every())
 
-    def version(self) -> tuple[int, int]:
-        """Changes whenever this or another process has written."""
-        return self._one("PRAGMA data_version"), self._connection.total_changes
+    def last(self) -> int:
+        """The number of the last row, 0 for none: it grows with every answer of any process."""
+        return self._one("SELECT max(number) FROM answers") or 0
 
     # -- claims --------------------------------------------------------------------------------
 

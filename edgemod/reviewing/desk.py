@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from edgemod.errors import InputError
@@ -102,24 +102,43 @@ class Desk:
         self._keys, self._category = queue.keys(), queue.table["category"].to_pylist()
         self._at = {key: i for i, key in enumerate(self._keys)}
         self._seats: defaultdict[str, _Seat] = defaultdict(_Seat)
-        self.units = self._share_out()
-        self._known: tuple[object, dict[Key, dict[str, Answer]]] = (None, {})
-
-    def _share_out(self) -> list[_Unit]:
-        together: dict[int, list[int]] = {}
         alike = self.care.alike and self.serving.only == "open"
-        first = self.queue.groups(self.lexicons) if alike else range(len(self._keys))
-        for i, leader in enumerate(first):
-            together.setdefault(leader, []).append(i)
-        severity = self.queue.severities()
-        return [
+        self._first = queue.groups(self.lexicons) if alike else [*range(len(self._keys))]
+        self._severity = queue.severities()
+        self._last = -1
+        self._by_key: dict[Key, dict[str, Answer]] = {}
+        self._units: list[_Unit] = []
+
+    def _look(self) -> None:
+        """Read the answers again if anybody has given some, and group the records anew.
+
+        Records that are alike are together as long as the same reviewers have answered them: one
+        that was decided alone, here or elsewhere, leaves the others behind.
+        """
+        last = self.answers.last()
+        if last == self._last:
+            return
+        self._last, self._by_key = last, {}
+        for one in self.answers.standing():
+            self._by_key.setdefault(one.key, {})[one.reviewer] = one
+        together: dict[tuple[int, frozenset[str]], list[int]] = {}
+        for i, first in enumerate(self._first):
+            by = frozenset(self._by_key.get(self._keys[i], ()))
+            together.setdefault((first, by), []).append(i)
+        self._units = [
             _Unit(
                 tuple(rows),
-                max(severity[i] for i in rows),
-                is_double(self._keys[leader], self.serving.double),
+                max(self._severity[i] for i in rows),
+                is_double(self._keys[first], self.serving.double),
             )
-            for leader, rows in together.items()
+            for (first, _), rows in together.items()
         ]
+
+    @property
+    def units(self) -> list[_Unit]:
+        """What is decided together, most urgent first."""
+        self._look()
+        return self._units
 
     # -- what the page asks for ------------------------------------------------------------------
 
@@ -221,8 +240,6 @@ class Desk:
             )
         self.answers.add(made)
         self.answers.release(reviewer)
-        if alone and len(unit.rows) > 1:
-            self._split(unit)
         self._leave(seat, unit)
 
     def skip(self, reviewer: str, row: int) -> None:
@@ -333,20 +350,10 @@ class Desk:
             later = at
         return {severity for severity, most in self.care.caps.items() if seen[severity] >= most}
 
-    def _split(self, unit: _Unit) -> None:
-        at = self.units.index(unit)
-        alone = replace(unit, rows=unit.rows[:1])
-        self.units[at : at + 1] = [alone, replace(unit, rows=unit.rows[1:])]
-
     def _standing(self) -> dict[Key, dict[str, Answer]]:
-        """What stands, by record and reviewer; read again if anybody has written."""
-        version = self.answers.version()
-        if version != self._known[0]:
-            found: dict[Key, dict[str, Answer]] = {}
-            for one in self.answers.standing():
-                found.setdefault(one.key, {})[one.reviewer] = one
-            self._known = (version, found)
-        return self._known[1]
+        """What stands, by record and reviewer."""
+        self._look()
+        return self._by_key
 
     def _earlier(self, i: int) -> list[dict[str, Any]]:
         by = self._standing().get(self._keys[i], {})

@@ -74,12 +74,13 @@ def _page(queue: Queue, care: Care, blind: bool, reviewer: str) -> str:
     """The page with all that it shows inside."""
     with tempfile.TemporaryDirectory() as folder, Answers.open(Path(folder) / "none") as none:
         desk = Desk(queue, none, care, Serving(double=0, blind=blind))
+        shared_out = desk.units
     keys = queue.keys()
     table = queue.table.select(
         ["record_id", "inclusion_probability", "inclusion_floor"]
     ).to_pylist()
     units = []
-    for unit in desk.units:
+    for unit in shared_out:
         i = unit.rows[0]
         whole, hidden = (desk.texts(unit.rows, hide=hide) for hide in (False, True))
         units.append(

@@ -75,9 +75,10 @@ scoreboard: $(VENV)/.bench  ## measure on labelled sets: make scoreboard DATA=fo
 	$(if $(DATA),,$(error say where the sets are: make scoreboard DATA=folder))
 	$(BIN)/python scripts/scoreboard.py "$(DATA)" --peers $(ARGS)
 
-docs: $(VENV)/.dev  ## write the command pages from --help, and the table of licences
+docs: $(VENV)/.dev  ## write the command pages, the table of licences and the model card
 	$(BIN)/python scripts/make_docs.py
 	$(BIN)/python scripts/licences.py
+	$(BIN)/python scripts/model_card.py
 
 clean:  ## remove the virtual environment and what the demo made
 	rm -rf $(VENV) demo/input demo/out

@@ -8,7 +8,8 @@ import pytest
 
 import licences
 import make_docs
-from edgemod import words
+import model_card
+from edgemod import transparency, words
 from edgemod.cli import cli
 
 ROOT = Path(__file__).parents[1]
@@ -53,3 +54,18 @@ def test_table_of_licences_is_what_is_installed() -> None:
     assert [name for name, _ in rows] == licences.declared(), "run: make docs"
     assert dict(rows) == {name: licences.licence(name) for name in licences.declared()}
     assert not any("not stated" in licence for _, licence in rows)
+
+
+def test_model_card_is_of_what_ships() -> None:
+    assert model_card.PAGE.read_text() == model_card.page(), "run: make docs"
+
+
+def test_every_training_set_has_a_licence() -> None:
+    sets = model_card.training_sets()
+    assert len(sets) > 20
+    assert all(len(row) == 6 and row[4] for row in sets)
+
+
+def test_map_to_the_transparency_database_is_in_the_page() -> None:
+    text = (ROOT / "docs" / "reporting.md").read_text()
+    assert [x for x in {*transparency.CATEGORY.values()} if f"`{x}`" not in text] == []

@@ -5,9 +5,12 @@ Parts are read one after the other, so memory holds a part and the sums.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,11 +92,12 @@ def count(
     for table, named in originals.beside(parts, originals.inputs(state), columns):
         _add(found, table)
         if times:
-            day = _days(named["time"])
-            found.timeless = (found.timeless or 0) + day.null_count
-            for (date, verdict), n in _counted(day, table["verdict"]).items():
-                if date:
-                    found.days.setdefault(date, Counter())[verdict] += n
+            day = pc.utf8_slice_codeunits(named["time"], 0, 10)
+            for (when, verdict), n in _counted(day, table["verdict"]).items():
+                if _is_date(when):
+                    found.days.setdefault(when, Counter())[verdict] += n
+                else:
+                    found.timeless = (found.timeless or 0) + n
         if by is not None:
             group = pc.fill_null(named["stratum"], NO_GROUP)
             counted = _counted(group, table["verdict"], table["category"])
@@ -134,21 +138,39 @@ def _counted(*columns: pa.ChunkedArray) -> dict[tuple[str, ...], int]:
     return dict(zip(zip(*keys, strict=True), counts, strict=True))
 
 
-def _days(times: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The dates of ISO 8601 times, null for others."""
-    dates = pc.utf8_slice_codeunits(times, 0, 10)
-    is_date = pc.match_substring_regex(dates, r"^\d{4}-\d{2}-\d{2}$")
-    return pc.if_else(is_date, dates, pa.scalar(None, pa.string()))
+@functools.lru_cache(4096)
+def _is_date(text: str) -> bool:
+    """Whether a text is a date of ISO 8601 with hyphens, and one that there is."""
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def periods(days: dict[str, Counter[str]], most: int = 100) -> dict[str, Counter[str]]:
-    """Days gathered to months or years, whichever are first at most ``most``; in order of time."""
-    for length in (10, 7, 4):
-        gathered: dict[str, Counter[str]] = {}
-        for day, counts in sorted(days.items()):
-            gathered.setdefault(day[:length], Counter()).update(counts)
-        if len(gathered) <= most:
+    """Days gathered to months or years, whichever are first at most ``most``; in order of time.
+
+    Those without a record are there, too, unless there are more than ``most`` years.
+    """
+    if not days:
+        return {}
+    first, last = (date.fromisoformat(day) for day in (min(days), max(days)))
+    months = range(first.year * 12 + first.month - 1, last.year * 12 + last.month)
+    spans: dict[int, Iterable[str]] = {
+        10: (
+            date.fromordinal(n).isoformat() for n in range(first.toordinal(), last.toordinal() + 1)
+        ),
+        7: (f"{n // 12:04d}-{n % 12 + 1:02d}" for n in months),
+        4: (f"{n:04d}" for n in range(first.year, last.year + 1)),
+    }
+    length, gathered = 4, dict[str, Counter[str]]()
+    for cut, names in spans.items():
+        empty = {name: Counter[str]() for name in itertools.islice(names, most + 1)}
+        if len(empty) <= most:
+            length, gathered = cut, empty
             break
+    for day, counts in sorted(days.items()):
+        gathered.setdefault(day[:length], Counter()).update(counts)
     return gathered
 
 

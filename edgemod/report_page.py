@@ -387,12 +387,13 @@ def _stages(told: RunReport) -> str:
 def _fingerprints(state: dict[str, Any]) -> str:
     plan = state["plan"]
     rows = [(name, f"<code>{safe(plan[name])}</code>") for name in _FINGERPRINTS if plan.get(name)]
+    note = "Equal fingerprints, equal decisions."
     if state.get("head"):
+        note += " The last is the head of the chain that 'edgemod verify' finds again."
         rows.append(("decisions", f"<code>{safe(state['head'])}</code>"))
     return _section(
         "Fingerprints",
         _table(("of", "SHA-256"), rows),
-        '<p class="note">Equal fingerprints, equal decisions. The last is the head of the chain '
-        "that 'edgemod verify' finds again.</p>",
+        f'<p class="note">{note}</p>',
         whole=True,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,24 @@ def test_counts_are_those_of_the_decisions(finished: Any) -> None:
     assert not any(n for day in found.days.values() for n in day.values())
     assert found.timeless == sum(r["created_at"] is None for r in given.values())
     assert f"{told['records']:,}" in page_of(out, out / "report.html")
+
+
+@given(st.dictionaries(st.dates().map(str), st.integers(1, 9), max_size=20))
+def test_periods_hold_every_day_in_order(days: dict[str, int]) -> None:
+    found = breakdown.periods({day: Counter(clear=n) for day, n in days.items()})
+    assert sum(of.total() for of in found.values()) == sum(days.values())
+    assert [*found] == sorted(found)
+    assert len(found) <= 100
+
+
+def test_a_time_without_records_is_a_gap() -> None:
+    days = {day: Counter(clear=1) for day in ("2024-02-28", "2024-03-01")}
+    assert [*breakdown.periods(days)] == ["2024-02-28", "2024-02-29", "2024-03-01"]
+    days["2023-11-05"] = Counter(flag=2)
+    assert [*breakdown.periods(days)][:3] == ["2023-11", "2023-12", "2024-01"]
+    assert not any(
+        map(breakdown._is_date, ("", "2024-02-30", "20240101", "yesterday", "2024-W01-1"))
+    )
 
 
 def test_what_cannot_be_told_is_refused_or_said(finished: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from edgemod import __version__, exits
-from edgemod.commands import machine, measure, policies, report, review, run
+from edgemod.commands import insight, machine, measure, policies, report, review, run
 
 
 @click.group(
@@ -38,6 +38,7 @@ for command in (
     measure.explain,
     report.report,
     review.review,
+    insight.trends,
     policies.policy,
     machine.model,
     machine.doctor,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from edgemod.kernels import pii, tables
+from edgemod.kernels import pii, shingles, tables
 
 LINK = re.compile(
     r"(?:www\.|ftp://|h(?:tt|xx)ps?://)(?=[A-Za-z0-9])[!-~]*", re.IGNORECASE | re.ASCII
@@ -421,3 +421,55 @@ def phone(text: str) -> bool:
         wanted = {"3 3 4": groups, "5 5": five, "2 2 2 2 2": pairs}
         return bool(re.fullmatch(wanted[shape], text))
     return bool(re.fullmatch(one, text))
+
+
+def signature(text: bytes) -> list[int]:
+    """What shingles.sign gives one normal form."""
+    runs = {text[i : i + 5] for i in range(len(text) - 4)}
+    values = []
+    for seed in shingles._SEEDS.tolist():
+        least = 0xFFFFFFFF
+        for run in runs:
+            x = int.from_bytes(run, "big") * 0x9E3779B97F4A7C15 % 2**64 >> 32
+            h = (x ^ seed) * 0x85EBCA6B % 2**32
+            h = (h ^ h >> 13) * 0xC2B2AE35 % 2**32
+            least = min(least, h ^ h >> 16)
+        values.append(least & 0xFFFF)
+    return values
+
+
+def clusters(signatures: list[list[int]]) -> list[int]:
+    """What shingles.clusters gives, with sets that are joined instead of a forest."""
+    sets = [{i} for i in range(len(signatures))]
+    for band in range(16):
+        places: dict[tuple[int, ...], list[int]] = {}
+        for i, values in enumerate(signatures):
+            places.setdefault(tuple(values[4 * band : 4 * band + 4]), []).append(i)
+        for some in places.values():
+            for j in range(1, len(some)):
+                for other in (some[0], some[j - 1]):
+                    pairs = zip(signatures[some[j]], signatures[other], strict=True)
+                    if sum(a == b for a, b in pairs) >= 45:
+                        joined = sets[some[j]] | sets[other]
+                        for member in joined:
+                            sets[member] = joined
+    return [min(one) for one in sets]
+
+
+def terms(form: bytes) -> set[bytes]:
+    """The words and pairs of one normal form that terms.py counts."""
+    found = set(re.findall(rb"[0-9A-Za-z'\x80-\xff]+", form))
+    for match in re.finditer(
+        rb"(?<![0-9A-Za-z'\x80-\xff])(?=([0-9A-Za-z'\x80-\xff]+ [0-9A-Za-z'\x80-\xff]+))", form
+    ):
+        found.add(match[1])
+    return {term for term in found if 2 <= len(term) <= 32}
+
+
+def edits(a: str, b: str) -> int:
+    """Levenshtein's distance."""
+    if not a or not b:
+        return len(a) + len(b)
+    if a[0] == b[0]:
+        return edits(a[1:], b[1:])
+    return 1 + min(edits(a[1:], b), edits(a, b[1:]), edits(a[1:], b[1:]))

@@ -1,0 +1,246 @@
+"""Planted patterns are found in an archive, and nothing in one that has none."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import edgemod
+from edgemod import trends
+from edgemod.errors import InputError, RunError
+from edgemod.words import Verdict
+from test_cli import run
+
+pytestmark = pytest.mark.usefixtures("one_process")
+
+ORDINARY = """
+garden kettle bicycle window paper ladder river morning coffee teacher library bread pencil basket
+mountain winter ticket blanket recipe camera engine market letter bridge candle harbour violin
+meadow orchard station picture lantern button carpet saddle mirror barrel anchor cotton drawer
+feather hammer island jacket kitchen lemon marble needle onion parcel quilt ribbon sofa table
+umbrella valley wagon yarn zebra bottle castle dinner elbow fabric glove honey ink jar
+"""
+WORDS = ORDINARY.split()
+POLICY = """
+name = "trends"
+version = "1"
+
+[category.toxic]
+definition = "made up"
+severity = 1
+
+[[lexicon]]
+name = "made_up"
+category = "toxic"
+terms = ["blorpwort"]
+"""
+BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
+N = 3000
+
+
+def background(n: int, random: np.random.Generator) -> list[str]:
+    """Texts of ordinary words that have nothing in common but those."""
+    return [" ".join(random.choice(WORDS, random.integers(9, 20))) for _ in range(n)]
+
+
+def moments(n: int, random: np.random.Generator) -> list[datetime]:
+    """Any time in 60 days."""
+    return [BEGIN + timedelta(seconds=float(s)) for s in random.random(n) * 60 * 86400]
+
+
+def finished(folder: Path, columns: dict[str, Any], random: np.random.Generator) -> Path:
+    """A run of these records whose verdicts say nothing of the texts."""
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.table(columns), folder / "in.parquet", row_group_size=700)
+    out = folder / "out"
+    edgemod.triage(folder / "in.parquet", out, model=None, workers=1, chunk_rows=512)
+    for part in sorted((out / "decisions").glob("*.parquet")):
+        table = pq.read_table(part)
+        draw = random.random(table.num_rows)
+        verdicts = np.where(draw < 0.04, "flag", np.where(draw < 0.2, "review", "clear"))
+        categories = np.where(random.random(table.num_rows) < 0.5, "hate", "spam_scam")
+        for name, values in (("verdict", verdicts), ("category", categories)):
+            at = table.column_names.index(name)
+            kept = [None if v == "clear" and name == "category" else str(c)
+                    for v, c in zip(verdicts, values, strict=True)]  # fmt: skip
+            column = pa.array(kept).cast(table.schema.field(at).type)
+            table = table.set_column(at, table.schema.field(at), column)
+        pq.write_table(table, part)
+    return out
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("policy") / "policy.toml"
+    path.write_text(POLICY)
+    return path
+
+
+def planted(random: np.random.Generator) -> dict[str, Any]:
+    """Background with one pattern of each kind; ids say which."""
+    rows: list[tuple[str, str, datetime, str, str]] = []
+    for i, (text, moment) in enumerate(zip(background(N, random), moments(N, random), strict=True)):
+        rows.append(
+            (f"b{i}", text, moment, f"u{random.integers(900)}", "north" if i % 2 else "south")
+        )
+
+    def plant(kind: str, texts: Sequence[str], days: npt.NDArray[np.float64], authors: int) -> None:
+        for i, (text, day) in enumerate(zip(texts, days, strict=True)):
+            when = BEGIN + timedelta(days=float(day))
+            rows.append((f"{kind}{i}", text, when, f"{kind} author {i % authors}", "north"))
+
+    copies = (
+        "everybody gathers acorns behind our old lighthouse because squirrels pay well, call {}"
+    )
+    plant("campaign", [copies.format(i) for i in range(40)], random.random(40) * 60, 3)
+    burst = "tonight at nine the purple tractors leave for the quarry, bring {} spoons and a friend"
+    plant("burst", [burst.format(i) for i in range(25)], 20 + random.random(25) / 12, 20)
+    spelled = [f"{text} bl0rpw0rt" for text in background(14, random)]
+    plant("spelling", spelled, 45 + random.random(14) * 15, 14)
+    missed = [f"{text} blorpwart" for text in background(60, random)]
+    plant("miss", missed, 50 + random.random(60) * 10, 60)
+    rising = [f"{text} zanzibrite" for text in background(80, random)]
+    plant("term", rising, 30 + random.random(80) * 30, 80)
+    columns = zip(*rows, strict=True)
+    return dict(zip(("id", "text", "created_at", "author", "place"), columns, strict=True))
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory, one_process: None) -> Path:
+    random = np.random.default_rng(11)
+    return finished(tmp_path_factory.mktemp("planted"), planted(random), random)
+
+
+def of_kind(found: trends.Trends, kind: str) -> list[trends.Finding]:
+    return [finding for finding in found.findings if finding.kind == kind]
+
+
+def test_planted_patterns_are_found(archive: Path, policy: Path, tmp_path: Path) -> None:
+    found = trends.trends(archive, tmp_path / "found", by="place", policy=policy)
+    campaigns = of_kind(found, "campaign")
+    assert [(one.records, one.authors) for one in campaigns] == [(40, 3), (25, 20)]
+    assert sorted(campaigns[0].ids) == sorted(f"campaign{i}" for i in range(40))
+    assert sum(campaigns[0].verdicts.values()) == 40
+    (burst,) = of_kind(found, "burst")
+    assert {*burst.ids} <= {f"burst{i}" for i in range(25)}
+    assert burst.records >= 24
+    assert burst.first_seen is not None
+    assert burst.first_seen.startswith("2024-01-21")
+    assert burst.p is not None
+    assert burst.p < 1e-9
+    (spelling,) = of_kind(found, "obfuscation")
+    assert (spelling.what, spelling.where) == ("b********", "lexicon made_up")
+    assert {*spelling.ids} == {f"spelling{i}" for i in range(14)}
+    (miss,) = of_kind(found, "near miss")
+    assert miss.what == "b********"
+    assert {*miss.ids} <= {f"miss{i}" for i in range(60)}
+    terms = of_kind(found, "term")
+    assert "z*********" in {one.what for one in terms if one.records >= 5}
+    (rising,) = (one for one in terms if one.what == "z*********")
+    assert rising.where.startswith(("from 2024-01-2", "from 2024-01-3", "from 2024-02", "in north"))
+    assert rising.low is not None
+    assert rising.low > 0
+    assert rising.first_seen is not None
+    assert rising.first_seen >= "2024-01-31"
+    # What was planted, and nothing else: no ordinary word rises.
+    planted_words = {"z", "b", *"egaboslpwc", *"tntptlftqbsaf", *"0123456789"}
+    assert {one.what[0] for one in terms} <= planted_words
+    assert of_kind(found, "mix") == []
+    assert found.looked["near misses"] == 1
+
+    document = json.loads((tmp_path / "found" / "trends.json").read_text())
+    assert len(document["findings"]) == len(found.findings)
+    table = pq.read_table(tmp_path / "found" / "findings.parquet")
+    assert table["ids"].to_pylist() == [[*one.ids] for one in found.findings]
+    everything = json.dumps(document) + str(table.to_pydict())
+    for word in ("blorpwort", "bl0rpw0rt", "blorpwart", "zanzibrite", "squirrels", "tractors"):
+        assert word not in everything
+    shown = trends.trends(archive, policy=policy, show=True)
+    assert {one.what for one in of_kind(shown, "obfuscation")} == {"bl0rpw0rt"}
+    assert any("acorns" in one.example for one in of_kind(shown, "campaign"))
+
+
+def test_a_shift_of_the_mix_is_found(tmp_path: Path) -> None:
+    random = np.random.default_rng(2)
+    times = sorted(moments(N, random))
+    columns = {"text": background(N, random), "at": times, "id": [*map(str, range(N))]}
+    out = finished(tmp_path, columns, random)
+    part = sorted((out / "decisions").glob("*.parquet"))[-1]  # the last tenth, or so
+    table = pq.read_table(part)
+    for name, value in (("verdict", "flag"), ("category", "hate")):
+        at = table.column_names.index(name)
+        old = table[name].cast(pa.string()).to_pylist()
+        new = [value if i % 3 == 0 else old[i] for i in range(table.num_rows)]
+        column = pa.array(new).cast(table.schema.field(at).type)
+        table = table.set_column(at, table.schema.field(at), column)
+    pq.write_table(table, part)
+    found = trends.trends(out, time="at", windows=4)
+    mixes = {(one.what, one.where.split(" to ")[0][:17]): one for one in of_kind(found, "mix")}
+    rise = [one for (what, _), one in mixes.items() if what == "hate" and (one.value or 0) > 0]
+    assert len(rise) == 1
+    assert rise[0].low is not None
+    assert rise[0].low > 0
+    assert rise[0].where.endswith(found.windows[-1])
+
+
+def test_a_quiet_archive_has_none(tmp_path: Path, policy: Path) -> None:
+    """Each kind is found by chance in one of a hundred: of 6 archives 4 kinds, so 0.24 expected."""
+    random = np.random.default_rng(4)
+    columns: dict[str, Any] = {
+        "text": [*background(N, random), *(f"{t} bl0rpw0rt" for t in background(9, random))],
+        "id": [*map(str, range(N + 9))],
+        "author": [f"u{random.integers(900)}" for _ in range(N + 9)],
+        "place": random.choice(["north", "south", "east"], N + 9),
+    }
+    for k in range(6):
+        columns[f"t{k}"] = moments(N + 9, random)
+    out = finished(tmp_path, columns, random)
+    found: Counter[str] = Counter()
+    for k in range(6):
+        one = trends.trends(out, time=f"t{k}", by="place", policy=policy, windows=4)
+        assert one.looked["terms"] > 1000
+        assert one.looked["spellings tested"] == 1
+        found.update(finding.kind for finding in one.findings)
+    assert found.total() <= 1
+
+
+def test_without_times_and_of_a_share(archive: Path, policy: Path, tmp_path: Path) -> None:
+    source = archive.parent / "in.parquet"
+    table = pq.read_table(source).drop_columns(["created_at", "author"])
+    random = np.random.default_rng(0)
+    out = finished(tmp_path, table.to_pydict(), random)
+    found = trends.trends(out, policy=policy, most_records=2000)
+    assert found.total == table.num_rows
+    assert 1850 < found.records < 2150
+    assert len(found.notes) == 3
+    assert of_kind(found, "burst") == []
+    assert [one.authors for one in of_kind(found, "campaign")] == [None, None]
+    assert all(one.ids[0].startswith(("campaign", "burst")) for one in of_kind(found, "campaign"))
+
+
+def test_what_will_not_do_is_told(archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="complete run"):
+        trends.trends(tmp_path)
+    with pytest.raises(InputError, match="no column 'plaze'"):
+        trends.trends(archive, by="plaze")
+    with pytest.raises(InputError, match="1 windows"):
+        trends.trends(archive, windows=1)
+
+
+def test_the_command_shows_tables(archive: Path, policy: Path) -> None:
+    told = run("trends", archive, "--by", "place", "--policy", policy)
+    assert told.returncode == 0, told.stderr
+    for part in ("Campaigns", "Bursts", "Rising terms", "New spellings"):
+        assert part in told.stdout
+    assert "zanzibrite" not in told.stdout
+    assert Verdict.flag.name in told.stdout

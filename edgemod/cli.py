@@ -34,6 +34,7 @@ for command in (
     run.inspect,
     measure.evaluate,
     measure.calibrate,
+    measure.learn,
     measure.audit,
     measure.explain,
     report.report,

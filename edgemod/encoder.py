@@ -112,6 +112,12 @@ class Head:
         return scores
 
 
+def fingerprint(entry: store.ModelEntry) -> str:
+    """SHA-256 (hex) of everything that the scores of an encoder depend on."""
+    parts = (entry.sha256, entry.head_sha256, f"pieces {PIECE} {SHARED}")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
 def windows(tokens: Tokens, size: int, overlap: int) -> list[Tokens]:
     """Cut ``tokens`` (n,) into windows of at most ``size``, each sharing ``overlap`` with the last.
 
@@ -188,10 +194,8 @@ class Encoder:
                 where=str(entry.head),
                 fix="train it again with scripts/train_encoder.py",
             )
-        parts = (entry.sha256, entry.head_sha256, f"pieces {PIECE} {SHARED}")
-        fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         llama = Llama(entry.path)
-        return cls(llama, head, name=entry.name, fingerprint=fingerprint, threads=threads)
+        return cls(llama, head, name=entry.name, fingerprint=fingerprint(entry), threads=threads)
 
     def score(
         self,
@@ -226,6 +230,15 @@ class Encoder:
         (read,) = _left(parts, cleared) if cleared else parts
         found = [self._window(w) for piece in read for w in self._windows(piece)]
         return np.stack(found) if found else np.zeros((0, len(OUTPUTS)), np.float32)
+
+    def vectors(self, text: str) -> Floats:
+        """Mean vectors of every window of one text, (windows, n_embd).
+
+        Raises ``ModelError`` where llama.cpp fails.
+        """
+        (parts,) = map(pieces, normal_forms(pa.array([text], pa.large_string())))
+        found = [self.vector(window) for piece in parts for window in self._windows(piece)]
+        return np.stack(found) if found else np.zeros((0, self.head.hidden.shape[1]), np.float32)
 
     def vector(self, window: Tokens) -> Floats:
         """Return the mean vector (n_embd,) of one window of content tokens.

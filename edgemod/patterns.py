@@ -23,8 +23,9 @@ ALPHA: Final = 0.01
 """Chance that a kind of pattern is found where its null holds for the whole archive."""
 PRIOR: Final = 0.1
 """Weight of the prior of a term, in records for each that has it."""
-WIDTHS: Final = tuple(2.0**-k for k in range(1, 13))
-"""Widths of the windows that are scanned for bursts: shares of the archive's records."""
+WIDTHS: Final = tuple(2.0**-k for k in range(5, 17))
+"""Widths of the windows that are scanned for bursts: shares of the archive's records. What takes
+longer than the widest may be a habit, a weekly thread, and is no burst."""
 
 
 def holm(p: Floats, alpha: float = ALPHA) -> npt.NDArray[np.bool_]:

@@ -2,6 +2,9 @@
 
 Two registries in one format: ``quantized/models.toml``, shipped with edgemod, and the user's own,
 written by ``edgemod model add``. A model file is read only if its SHA-256 is in one of them.
+
+A calibration names its filter by SHA-256. Filters that are not the shipped one are read only if
+they are in ``filters.toml``, in the user's folder, written by ``edgemod learn``.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ Kind = Literal["encoder", "guard"]
 
 KINDS: Final = ("encoder", "guard")
 REGISTRY: Final = "models.toml"
+FILTERS: Final = "filters.toml"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _GGUF: Final = b"GGUF"  # the first four bytes of every GGUF file (ggml/docs/gguf.md)
 
@@ -199,17 +203,77 @@ def add(
                 else "choose another name, or say --replace to record this file in its place",
             )
     kept = [other for other in added if other.name != name]
+    _write_registry(mine, "\n".join(map(_toml, (*kept, entry))))
+    return entry
+
+
+def _write_registry(registry: Path, text: str) -> None:
     try:
-        mine.parent.mkdir(parents=True, exist_ok=True)
+        registry.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
             f"cannot be made: {error.strerror}",
-            where=str(mine.parent),
+            where=str(registry.parent),
             fix="set EDGEMOD_HOME to a folder that you may write to",
         ) from error
-    with replacing(mine) as temporary:
-        temporary.write_text("\n".join(map(_toml, (*kept, entry))), encoding="utf-8")
-    return entry
+    with replacing(registry) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def filter_path(fingerprint: str) -> Path:
+    """The filter with this SHA-256 (hex), if it was recorded; else the shipped one.
+
+    Raises ``ModelError`` where the recorded file is gone or has changed, or the registry cannot be
+    read.
+    """
+    shipped = quantized_dir() / "filter.safetensors"
+    recorded = _filters().get(fingerprint)
+    if recorded is None:
+        return shipped
+    if not recorded.is_file() or sha256(recorded) != fingerprint:
+        raise ModelError(
+            "the recorded filter is gone or has changed",
+            where=str(recorded),
+            fix="restore the file, or run 'edgemod learn' again",
+        )
+    return recorded
+
+
+def add_filter(path: Path) -> None:
+    """Record a filter in the user's registry by absolute path and SHA-256.
+
+    Raises ``ModelError`` where it or the registry cannot be read, ``OutputError`` where the latter
+    cannot be written.
+    """
+    filters = {**_filters(), sha256(path): path.resolve()}
+    tables = (_table("filter", {"sha256": sha, "file": str(p)}) for sha, p in filters.items())
+    _write_registry(home() / FILTERS, "\n".join(tables))
+
+
+def forget(name: str, filter: str) -> None:
+    """Remove a model by name, and a filter by SHA-256, from the user's registries, if there.
+
+    Raises as ``add`` does.
+    """
+    models, filters = _read(home() / REGISTRY), _filters()
+    if any(entry.name == name for entry in models):
+        kept = (entry for entry in models if entry.name != name)
+        _write_registry(home() / REGISTRY, "\n".join(map(_toml, kept)))
+    if filters.pop(filter, None):
+        tables = (_table("filter", {"sha256": sha, "file": str(p)}) for sha, p in filters.items())
+        _write_registry(home() / FILTERS, "\n".join(tables))
+
+
+def _filters() -> dict[str, Path]:
+    """The recorded filters by SHA-256."""
+    registry = home() / FILTERS
+    try:
+        tables = tomllib.loads(registry.read_text(encoding="utf-8")).get("filter", [])
+        return {str(table["sha256"]): Path(table["file"]) for table in tables}
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise _unreadable(registry, error) from error
 
 
 def _check_gguf(path: Path) -> None:
@@ -275,11 +339,15 @@ def _read(registry: Path) -> list[ModelEntry]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"the model registry cannot be read: {error}",
-            where=str(registry),
-            fix="repair or remove this file",
-        ) from error
+        raise _unreadable(registry, error) from error
+
+
+def _unreadable(registry: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"the model registry cannot be read: {error}",
+        where=str(registry),
+        fix="repair or remove this file",
+    )
 
 
 def _entry(table: dict[str, Any], folder: Path) -> ModelEntry:
@@ -310,10 +378,15 @@ def _toml(entry: ModelEntry) -> str:
         "template": entry.template,
         "source": entry.source,
     }
+    return _table("model", values)
+
+
+def _table(kind: str, values: dict[str, Any]) -> str:
+    """A table of an array in TOML."""
     # JSON strings are TOML basic strings, but for DEL, which TOML wants escaped.
     lines = (
         f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
         for key, value in values.items()
         if value
     )
-    return "[[model]]\n" + "\n".join(lines) + "\n"
+    return f"[[{kind}]]\n" + "\n".join(lines) + "\n"

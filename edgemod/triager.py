@@ -133,8 +133,9 @@ class Triager:
     ``overlay``: one of the policy's, to be in force. ``beside``: a triager whose encoder this one
     shares, and what that remembers of windows it has read; use and close both together. ``trial``:
     nothing is decided in earnest, so a certificate for another policy or model is no hindrance.
-    ``model`` is a name from ``edgemod model list`` or the path of a model that was added;
-    None leaves the language model out, so that what the filter does not settle goes to
+    The filter is the one that the calibration names, if it was recorded (store.py); else the
+    shipped one. ``model`` is a name from ``edgemod model list`` or the path of a model that was
+    added; None leaves the language model out, so that what the filter does not settle goes to
     review. Not safe for use from two threads at once. Close it, or use it as a context.
 
     Raises PolicyError, ModelError or CalibrationError if a part is missing or does not fit.
@@ -157,8 +158,8 @@ class Triager:
             raise ValueError("name the overlay when the policy is loaded")
         self.policy = policy
         self.lexicons = features.Lexicons.compile(self.policy.lexicons)
-        self.filter = Filter.load(store.quantized_dir() / "filter.safetensors")
         base = Calibration.load(_path(calibration) or default_calibration())
+        self.filter = Filter.load(store.filter_path(base.filter_fingerprint))
         base.check_filter(self.filter.fingerprint)
         self.model: Model | None = None
         if beside is not None and beside.model is not None and beside.model.kind == "encoder":

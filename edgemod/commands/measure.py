@@ -231,6 +231,108 @@ def calibrate(
 
 
 @click.command()
+@click.argument("labels", nargs=-1, required=True, metavar="LABELS...")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="New folder for the calibration, the card and, if they are better, filter and head.",
+)
+@click.option(
+    "--name",
+    default="learned",
+    show_default=True,
+    metavar="NAME",
+    help="Name of the model with the new head, for --model.",
+)
+@with_text
+@click.option(
+    "--label-columns",
+    "columns",
+    metavar="A,B,...",
+    help="Columns of labels, named after categories, or any, or unsafe. Default: all.",
+)
+@with_policy
+@click.option(
+    "--model",
+    metavar="NAME",
+    default="default",
+    show_default=True,
+    help="Language model to start from, or 'none'. Only an encoder has a head to move.",
+)
+@click.option(
+    "--max-miss-rate",
+    type=_SHARE,
+    default=0.05,
+    show_default=True,
+    metavar="SHARE",
+    help="Of the records that violate, the share that may be cleared.",
+)
+@click.option(
+    "--max-false-flag-rate",
+    type=_SHARE,
+    default=0.05,
+    show_default=True,
+    metavar="SHARE",
+    help="Of the records flagged, the share that may not violate.",
+)
+@click.option(
+    "--bar",
+    type=_SHARE,
+    default=0.1,
+    show_default=True,
+    metavar="SHARE",
+    help="Suggest to retire rules and terms whose precision is surely below.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Which labels fit, which compare and which certify.",
+)
+@with_threads
+@click.option("--show", is_flag=True, help="Show and write suggested terms without a mask.")
+@click.option("--json", "as_json", is_flag=True, help="The card as JSON on stdout.")
+def learn(
+    labels: tuple[str, ...],
+    out: Path,
+    columns: str | None,
+    model: str,
+    workers: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Learn from your own labels, on this machine: thresholds, and if that helps filter and head.
+
+    LABELS are Parquet files as of 'edgemod calibrate'. Two fifths of them fit, one fifth compares
+    the new with the old, two fifths certify. What is not surely better is not adopted. Suggests
+    rules to retire, terms to add and, where a column 'reviewer' says who labelled, categories that
+    reviewers disagree about; nothing of that is done for you.
+    """
+    from edgemod import learning, machine
+    from edgemod.screen import measure as screen
+    from edgemod.screen.console import printable
+
+    found = learning.learn(
+        labels,
+        out,
+        labels=None if columns is None else [name.strip() for name in columns.split(",")],
+        model=None if model == "none" else model,
+        workers=workers or machine.usable_cores(),
+        on_notice=lambda notice: click.echo(printable(notice), err=True),
+        **options,
+    )
+    if as_json:
+        click.echo((out / "card.json").read_text(), nl=False)
+    else:
+        screen.learned(found, out)
+
+
+@click.command()
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False), metavar="OUT")
 @click.argument("record_id", metavar="RECORD_ID")
 @with_models

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Final
 from rich.padding import Padding
 from rich.text import Text
 
-from edgemod.screen.console import COLOURS, Console, area, printable, safe, share, table_of
+from edgemod.screen.console import (
+    COLOURS,
+    MOST_SHOWN,
+    Console,
+    area,
+    printable,
+    safe,
+    share,
+    table_of,
+)
 from edgemod.words import CATEGORIES
 
 if TYPE_CHECKING:
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
     from edgemod.calibrating import Calibrated
     from edgemod.evaluation import Evaluation
     from edgemod.explain import Explanation
+    from edgemod.learning import Learned
 
 
 _POINTS: Final = {
@@ -126,6 +136,68 @@ def calibration(made: Calibrated, out: Path) -> None:
     console.print(", ".join(f"{verdict} {share:.1%}" for verdict, share in shares.items()))
     console.print(safe(made.note), style="bold")
     console.print(f"written to {safe(str(out))}: triage with --calibration", style="dim")
+
+
+def learned(found: Learned, out: Path) -> None:
+    """What was learned from labels, and what is suggested, on stdout."""
+    console = Console()
+    fit, compare, certify = found.sizes
+    console.print(f"{fit:,} records to fit, {compare:,} to compare, {certify:,} to certify")
+    if found.compared:
+        table = table_of("stage", "label", "violating", "AUPRC gained", "adopted")
+        for one in found.compared:
+            answer = "[green]yes[/]" if one.adopted else "no"
+            gain = f"{one.gain:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
+            of = f"{one.violating:,} of {one.n:,}"
+            table.add_row(one.stage, one.label, of, gain, answer)
+        console.print(table)
+    table = table_of("models", "clear", "flag", "review", "worst miss", "worst flags")
+    for name, made in (("as shipped", found.before), ("moved", found.after)):
+        if made is not None:
+            shares = (f"{made.found.shares[v]:.1%}" for v in COLOURS)
+            rates = []
+            for side in ("miss", "false flag"):
+                known = (risk.found for risk in made.found.risks if risk.side == side)
+                worst = max((rate for rate in known if rate is not None), default=None)
+                rates.append("-" if worst is None else f"{worst:.1%}")
+            table.add_row(name, *shares, *rates)
+    console.print(table)
+    for kind, lines in _suggestions(found):
+        if lines:
+            console.print(f"[bold]{kind}[/] ({len(lines):,})")
+            for line in lines[:MOST_SHOWN]:
+                console.print(f"  {safe(line)}")
+    made = found.after if found.adopted and found.after else found.before
+    console.print(safe(made.note), style="bold")
+    model = f" --model {found.model}" if found.adopted and found.model else ""
+    what = "adopted" if found.adopted else "the models stay as shipped"
+    told = f"{what}; triage with --calibration {out}/calibration.json{model}"
+    console.print(safe(told), style="dim")
+
+
+def _suggestions(found: Learned) -> tuple[tuple[str, list[str]], ...]:
+    """Headings, and lines of what a person may accept."""
+    return (
+        (
+            "To retire: they catch nothing, or mostly what does not violate",
+            [
+                f"{one.kind} {one.name}: {one.hits:,} hits, precision {share(one.precision)}"
+                for one in found.retire
+            ],
+        ),
+        (
+            "Terms to add",
+            [
+                f"{one.term} ({one.label}): in {one.violating:,} violating and {one.harmless:,} "
+                f"harmless records, log-odds {one.odds:+.1f} ({one.low:+.1f} to {one.high:+.1f})"
+                for one in found.add
+            ],
+        ),
+        (
+            "Definitions that reviewers disagree about",
+            [f"{one.label}: {share(one.disagree)} of {one.pairs:,} pairs" for one in found.doubts],
+        ),
+    )
 
 
 def audit(found: Sequence[Share]) -> None:

@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from edgemod import features, run_folder
 from edgemod.errors import InputError
 from edgemod.features import Lexicons
 from edgemod.kernels import shingles, terms
+from edgemod.parts import open_part
 from edgemod.policy import Policy
 from edgemod.records import Chunk
 from edgemod.rehearsal import Archive
@@ -178,7 +178,7 @@ def _decided(run: Path, archive: Archive) -> tuple[npt.NDArray[np.int8], npt.NDA
     assert archive.run is not None
     both: list[tuple[Any, Any]] = []
     for part in run_folder.parts(run, archive.run[1]):
-        with pq.ParquetFile(part) as file:
+        with open_part(part) as file:
             table = file.read(["verdict", "category"])
         columns = (table[name].cast(pa.string()) for name in ("verdict", "category"))
         both.append(

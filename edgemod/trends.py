@@ -18,14 +18,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from edgemod import columns as column_checks
 from edgemod import formats, originals, patterns, run_folder, traces
 from edgemod.errors import InputError, OutputError
 from edgemod.features import Lexicons
 from edgemod.kernels import shingles, terms
-from edgemod.parts import make_folder, write_bytes, write_part
+from edgemod.parts import make_folder, open_part, write_bytes, write_part
 from edgemod.policy import Policy, load_policy
 from edgemod.rehearsal import Archive
 from edgemod.traces import Traces
@@ -535,7 +534,7 @@ def _rows(run: Path, state: dict[str, Any], wanted: npt.NDArray[np.int64]) -> pa
     found: list[pa.Table] = []
     start = 0
     for part in run_folder.parts(run, state):
-        with pq.ParquetFile(part) as file:
+        with open_part(part) as file:
             stop = start + file.metadata.num_rows
             rows = wanted[(wanted >= start) & (wanted < stop)]
             if len(rows) or not found:

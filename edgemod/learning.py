@@ -1,10 +1,9 @@
 """``learn()``: a user's own labels to a filter, a head and a calibration of their own. Local only.
 
-The labelled records are split by their texts, so that copies are on one side: two fifths to fit,
+The labelled records are split so that copies, and near copies, are on one side: two fifths to fit,
 one fifth to compare with, two fifths to certify (calibrating.py). An output of the filter, or of
 the encoder's head, is moved only if it ranks the compared records better, and the whole is adopted
-only if the thresholds certified on the last part keep what was asked, or the shipped models do not
-either.
+only if the last part certifies every claim for it that it certifies for the shipped models.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from edgemod import (
     calibrating,
@@ -43,9 +41,10 @@ from edgemod.encoder import Encoder
 from edgemod.encoder import fingerprint as encoder_fingerprint
 from edgemod.errors import InputError, ModelError, OutputError
 from edgemod.filter import LAYOUT
+from edgemod.kernels import shingles
 from edgemod.labels import FLOOR, INCLUSION, read_inclusion, read_labels, read_values
 from edgemod.metrics import Labels
-from edgemod.parts import make_folder, remove, write_bytes
+from edgemod.parts import make_folder, remove, write_bytes, write_part
 from edgemod.policy import Policy
 from edgemod.records import Columns
 from edgemod.refitting import Move
@@ -104,7 +103,7 @@ class _Labelled:
     texts: pa.LargeStringArray
     labels: Labels
     share: npt.NDArray[np.float64]
-    """From 0 to 1 by the text: which part it is in."""
+    """From 0 to 1: which part it is in."""
     inclusion: tuple[npt.NDArray[np.float64], float] | None
     reviewers: list[str]
     """(n,), none where no column says."""
@@ -191,7 +190,7 @@ def learn(
                 after = calibrating.calibrate(
                     last, fresh, calibration=base, model=chosen, **options
                 )
-                adopted = bool(after.certificate["holds"] or not before.certificate["holds"])
+                adopted = _certified(before) <= _certified(after)
                 if adopted:
                     write_bytes(out / "calibration.json", fresh.read_bytes())
                 else:
@@ -212,6 +211,11 @@ def learn(
         card = _card(found, given, triager, out)
         write_bytes(out / "card.json", (json.dumps(card, indent=1) + "\n").encode())
     return found
+
+
+def _certified(made: Calibrated) -> set[tuple[str, str]]:
+    """The claims of a calibration that hold."""
+    return {(risk.side, risk.category) for risk in made.found.risks if risk.certified}
 
 
 # -- reading -----------------------------------------------------------------------------------
@@ -251,17 +255,22 @@ def _read(
     return _Labelled(
         texts=pa.array(texts, pa.large_string()),
         labels=matrix[chosen],
-        share=np.array([_share(t, seed) for t in texts]),
+        share=_shares(pa.array(texts, pa.large_string()), seed),
         inclusion=None if chance is None or floor is None else (chance[chosen], floor),
         reviewers=[reviewers[row] for row in chosen] if reviewers else [],
         fingerprint=records.fingerprint(sources),
     )
 
 
-def _share(text: str, seed: int) -> float:
-    """A number from 0 to 1 by the text."""
-    digest = hashlib.blake2b(f"{seed} {text}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+def _shares(texts: pa.LargeStringArray, seed: int) -> npt.NDArray[np.float64]:
+    """A number from 0 to 1 for each text (n,), the same for those that are nearly the same."""
+    data, offsets = features.extract(texts, features.Lexicons.compile(())).normalised
+    forms = [data[low:high].tobytes() for low, high in pairwise(offsets.tolist())]
+    first = np.arange(len(forms))
+    long = np.flatnonzero(np.diff(offsets) >= shingles.SHORTEST)
+    first[long] = long[shingles.clusters(shingles.sign(data, offsets)[long])]
+    digests = (hashlib.blake2b(b"%d " % seed + forms[i], digest_size=8).digest() for i in first)
+    return np.array([int.from_bytes(digest, "big") / 2**64 for digest in digests])
 
 
 def _write_part(given: _Labelled, rows: npt.NDArray[np.int64], path: Path) -> Path:
@@ -280,7 +289,7 @@ def _write_part(given: _Labelled, rows: npt.NDArray[np.int64], path: Path) -> Pa
             where="labels",
             fix="Label some hundreds of records: edgemod audit sample draws them.",
         )
-    pq.write_table(pa.table(columns), path)
+    write_part(pa.table(columns), path)
     return path
 
 

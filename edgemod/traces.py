@@ -2,8 +2,8 @@
 
 Two passes over the input. ``read`` takes of every record its verdict, moment, author and group, a
 signature of its text and the spellings of lexicon terms that only the normal form shows;
-``count_terms`` then counts terms by windows of time. Memory: about 180 bytes a record, of at most
-``Traces.kept`` records, and 100 MB for the terms.
+``count_terms`` then counts terms by windows of time. Memory: about 180 bytes a record, 100 MB for
+the terms, and a chunk.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ from edgemod.records import Chunk
 from edgemod.rehearsal import Archive
 from edgemod.words import CATEGORIES, NO_GROUP, Status, Verdict
 
-SHORTEST: Final = 32
-"""Bytes of a normal form below which two texts are alike by chance: "thank you very much"."""
 MOST_GROUPS: Final = 1 << 16
 MOST_SPELLINGS: Final = 100_000
 """Of lexicon terms, distinct; later ones are not kept."""
@@ -203,7 +201,7 @@ def _longest(sizes: Int64s, owner: npt.NDArray[np.int32]) -> Int64s:
     order = np.lexsort((-sizes, owner))
     first = np.append(True, np.diff(owner[order]) != 0)[: len(order)]
     found = order[first]
-    return np.sort(found[sizes[found] >= SHORTEST])
+    return np.sort(found[sizes[found] >= shingles.SHORTEST])
 
 
 def _spellings(text: str, lexicons: Lexicons, plain: set[str], record: int, traces: Traces) -> None:

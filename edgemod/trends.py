@@ -148,6 +148,15 @@ def _archive(run: Path, by: str | None, time: str | None, author: str | None) ->
     """The input of a run with the columns that trends reads."""
     archive = Archive.open(run)
     named = archive.columns
+    assert archive.run is not None
+    of_run = archive.run[1]["plan"]["columns"]  # with those that pseudonyms hide
+    apart = (of_run[role] for role in ("conversation", "id", "author", "context"))
+    if by is not None and by in (*of_run["text"], *apart):
+        raise InputError(
+            f"'{by}' is no column of groups",
+            where="--by",
+            fix="Name a channel, a community, a kind: what is in it is shown.",
+        )
     named = replace(named, time=time or named.time, author=author or named.author, stratum=by)
     for source in archive.sources:
         fields = formats.schema(source)
@@ -397,14 +406,15 @@ class _Look:
                 hits = np.bincount(codes[known & hit], minlength=size)
                 compared = np.stack(patterns.shares(hits, totals, z), axis=1).tolist()
                 for g, (d, low, high, p) in enumerate(compared[: len(names)]):
-                    rows = hit & (codes == g)
-                    tested.append((p, what, names[g], int(hits[g]), (d, low, high), rows))
+                    of = (hit, codes, g)
+                    tested.append((p, what, names[g], int(hits[g]), (d, low, high), of))
         self.looked["shares compared"] = len(tested)
         real = patterns.holm(np.array([one[0] for one in tested]))
         found = []
         for (p, what, where, count, value, of), holds in zip(tested, real, strict=True):
             if holds:
-                rows = np.flatnonzero(of)
+                hit, codes, g = of
+                rows = np.flatnonzero(hit & (codes == g))
                 ids = rows[:SHOWN_IDS]
                 found.append(
                     self._found("mix", what, where, ids, p=p, value=value, records=count, all_=rows)

@@ -195,6 +195,33 @@ def test_labels_that_do_not_tell_change_nothing(tmp_path: Path, home: Path) -> N
         assert triager.filter.fingerprint == store.sha256(shipped("filter.safetensors"))
 
 
+def test_what_certifies_less_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(made_up(560, np.random.default_rng(3), tell=True), tmp_path / "labels.parquet")
+    claims = iter([{("miss", "hate")}, set()])
+    monkeypatch.setattr(learning, "_certified", lambda made: next(claims))
+    out = tmp_path / "learned"
+    found = learning.learn(tmp_path / "labels.parquet", out, model=None, max_miss_rate=0.15)
+    assert found.after is not None
+    assert not found.adopted
+    assert sorted(path.name for path in out.iterdir()) == ["calibration.json", "card.json"]
+    assert store._filters() == {}
+    document = json.loads((out / "calibration.json").read_text())
+    assert document["filter"] == store.sha256(shipped("filter.safetensors"))
+
+
+def test_near_copies_are_in_one_part() -> None:
+    line = (
+        "the purple tractors leave for the quarry tonight at nine, bring your own spoon number {}"
+    )
+    texts = [line.format(i) for i in range(5)] + ["short", "shore", "SHORT", *WORDS]
+    share = learning._shares(pa.array(texts, pa.large_string()), 0)
+    assert len({*share[:5].tolist()}) == 1
+    assert share[5] == share[7] != share[6]
+    assert len({*share[8:].tolist()}) == len(WORDS)
+    assert 0.3 < (share[8:] < 0.5).mean() < 0.7
+    assert (learning._shares(pa.array(texts, pa.large_string()), 1) != share).all()
+
+
 def test_few_labels_recalibrate_only(tmp_path: Path) -> None:
     pq.write_table(made_up(100, np.random.default_rng(5), tell=True), tmp_path / "labels.parquet")
     notices: list[str] = []

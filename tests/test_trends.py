@@ -233,6 +233,9 @@ def test_what_will_not_do_is_told(archive: Path, tmp_path: Path) -> None:
         trends.trends(tmp_path)
     with pytest.raises(InputError, match="no column 'plaze'"):
         trends.trends(archive, by="plaze")
+    for column in ("text", "id", "author"):
+        with pytest.raises(InputError, match="no column of groups"):
+            trends.trends(archive, by=column)
     with pytest.raises(InputError, match="1 windows"):
         trends.trends(archive, windows=1)
 

@@ -46,7 +46,7 @@ from edgemod.commands.options import with_policy
     default=2_000_000,
     show_default=True,
     metavar="N",
-    help="Of a larger run look at a random share, to bound memory: 180 bytes a record.",
+    help="Of a larger run look at a random share, to bound memory: 500 bytes a record.",
 )
 @click.option("--show", is_flag=True, help="Show and write terms and examples without a mask.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")

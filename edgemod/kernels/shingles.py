@@ -30,6 +30,8 @@ BAND: Final = 4
 """Values of a band."""
 SHINGLE: Final = 5
 """Bytes of a run."""
+SHORTEST: Final = 32
+"""Bytes of a normal form below which two texts are alike by chance: "thank you very much"."""
 LEAST: Final = 45
 """Values in which two texts agree that are nearly the same: seven in ten."""
 

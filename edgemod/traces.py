@@ -128,9 +128,6 @@ def read(
     traces.timed = bool(np.isfinite(traces.moment).any())
     if not traces.timed:
         traces.moment = np.arange(n, dtype=np.float64)
-    for spelling in traces.spellings.values():
-        if not np.isnan(traces.moment[spelling.ids]).all():
-            spelling.first = spelling.ids[int(np.nanargmin(traces.moment[spelling.ids]))]
     return traces
 
 
@@ -215,7 +212,8 @@ def _spellings(text: str, lexicons: Lexicons, plain: set[str], record: int, trac
         if key not in traces.spellings and len(traces.spellings) >= MOST_SPELLINGS:
             continue
         found = traces.spellings.setdefault(key, Spelling(first=record))
-        if not found.records or traces.moment[record] < traces.moment[found.first]:
+        here, before = traces.moment[record], traces.moment[found.first]
+        if here < before or (np.isnan(before) and not np.isnan(here)):
             found.first = record
         found.records += 1
         if len(found.ids) < 50:

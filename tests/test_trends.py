@@ -228,6 +228,21 @@ def test_without_times_and_of_a_share(archive: Path, policy: Path, tmp_path: Pat
     assert all(one.ids[0].startswith(("campaign", "burst")) for one in of_kind(found, "campaign"))
 
 
+def test_the_first_of_a_spelling_is_that_of_all_records_whatever_their_order(
+    tmp_path: Path, policy: Path
+) -> None:
+    random = np.random.default_rng(8)
+    times: list[datetime | None] = [*moments(N, random)]
+    late = [BEGIN + timedelta(days=59, minutes=-i) for i in range(70)]
+    texts = background(N, random) + [f"{text} bl0rpw0rt" for text in background(71, random)]
+    columns = {"text": texts, "at": [*times, None, *late], "id": [*map(str, range(N + 71))]}
+    found = trends.trends(finished(tmp_path, columns, random), time="at", policy=policy)
+    (spelling,) = of_kind(found, "obfuscation")
+    assert spelling.records == 71
+    assert spelling.first_seen == late[-1].isoformat()
+    assert any("1 records without a time" in note for note in found.notes)
+
+
 def test_what_will_not_do_is_told(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="complete run"):
         trends.trends(tmp_path)

@@ -117,7 +117,7 @@ def calibration(made: Calibrated, out: Path) -> None:
         style="dim",
     )
     limits = made.found.limits
-    if not limits["filter"].clear_below.any():
+    if not limits["filter"].clear_below.any() and made.certificate["model"] != "none":
         console.print(
             "the filter clears nothing by this: the language model reads every record, and a run "
             "takes several times as long",

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from edgemod.policy import load_policy
 from edgemod.review import PENDING, export
+from edgemod.run_folder import FORMAT
 
 MALICIOUS: Final = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">",
@@ -74,7 +75,18 @@ def write_queue(out: Path, made: Sequence[dict[str, Any]] | None = None) -> Path
     )
     export([part], out / "review")
     os.unlink(part)
-    plan = {"input": "a" * 64, "policy": load_policy().fingerprint, "overlay": None}
-    state = {"status": "complete", "plan": plan, "chunks": 0, "rows": [0, None]}
+    others = ("conversation", "id", "thread", "author", "time", "context", "stratum")
+    plan = {
+        "format": FORMAT,
+        "code": "",
+        "input": "a" * 64,
+        "columns": {"text": ["text"], **dict.fromkeys(others)},
+        "policy": load_policy().fingerprint,
+        "overlay": None,
+        "chunk_rows": 4096,
+        "keep_scores": False,
+        "shard": None,
+    }
+    state = {"status": "complete", "plan": plan, "inputs": [], "chunks": 0, "rows": [0, None]}
     (out / "run.json").write_text(json.dumps(state))
     return out

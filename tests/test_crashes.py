@@ -272,7 +272,7 @@ def test_a_conversation_is_quarantined_as_one(
     screen.summary(report, tmp_path / "out")
     said = "".join(capsys.readouterr().err.split())
     assert "workerslostandreplaced:" in said
-    assert "quarantined(report.jsonnamesall):b(" in said
+    assert "quarantined:b(" in said
     rows = decisions(tmp_path / "out")
     assert [row["status"] for row in rows] == ["ok", "crashed", "ok"]
     assert rows[2]["duplicate_of"] == "a"

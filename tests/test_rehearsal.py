@@ -317,3 +317,21 @@ def test_a_run_of_another_version_is_refused(dump: Path, tmp_path: Path) -> None
         result = run(*command, out, *(("-o", tmp_path / "s") if command[0] == "audit" else ()))
         assert result.returncode == 1, command
         assert "another version of edgemod" in result.stderr
+
+
+def test_what_killed_workers_of_a_run_is_not_tried_again(dump: Path, tmp_path: Path) -> None:
+    path, out = write(tmp_path, CRISIS), tmp_path / "out"
+    edgemod.triage(dump, out, policy=path, model=None, workers=1)
+    part = out / "decisions" / "part-000000.parquet"
+    decided = pq.read_table(part)
+    status = [*decided["status"].to_pylist()]
+    status[7] = "crashed"
+    at = decided.schema.get_field_index("status")
+    column = pa.array(status).dictionary_encode().cast(decided.schema.field(at).type)
+    pq.write_table(decided.set_column(at, decided.schema.field(at), column), part)
+    with Triager(path, None) as triager:
+        (chunk,) = Archive.open(out).chunks(triager.policy.max_text_bytes)
+        again = triager.triage_chunk(chunk).decisions
+    assert again["status"].to_pylist()[7] == "crashed"
+    assert again["verdict"].to_pylist()[7] == "review"
+    assert set(again["status"].to_pylist()) == {"ok", "crashed"}

@@ -152,6 +152,10 @@ def learn(
         raise OutputError("is there already", where=str(out), fix="Name a new folder.")
     tell = on_notice or (lambda _: None)
     sources = records.discover([inputs] if isinstance(inputs, str | Path) else inputs)
+    if any(entry.name == name for entry in store.list_models()):
+        raise ModelError(
+            f'there already is a model "{name}"', where="learn", fix="Give another --name."
+        )
     names = (text,) if isinstance(text, str) else tuple(text)
     columns = records.resolve_columns(sources, text=names)
     if columns.conversation:
@@ -401,7 +405,7 @@ class _Maker:
 
     def __init__(self, out: Path, name: str, triager: Triager, moved: _Moved) -> None:
         self._out, self._triager, self._moved = out, triager, moved
-        self.name = name
+        self.name, self._recorded = name, False
         self._old = store.filter_path(triager.filter.fingerprint)
         self._filter, self._model = triager.filter.fingerprint, triager.model
         self._model_print = triager.model.fingerprint if triager.model else "none"
@@ -427,7 +431,8 @@ class _Maker:
         assert entry.head is not None
         path = self._out / "head.safetensors"
         write_bytes(path, refitting.moved_head(entry.head, self._moved.moves["model"]))
-        entry = store.add(entry.path, self.name, "encoder", head=path, replace=True)
+        entry = store.add(entry.path, self.name, "encoder", head=path)
+        self._recorded = True
         self._model_print = encoder_fingerprint(entry)
         return self.name
 
@@ -462,7 +467,7 @@ class _Maker:
 
     def undo(self) -> None:
         """Take back what ``write`` did."""
-        if self._moved.moves["model"]:
+        if self._recorded:
             store.forget(self.name, "")
         if self._moved.moves["filter"]:
             store.forget("", self._filter)

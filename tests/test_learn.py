@@ -178,7 +178,11 @@ def test_labels_that_tell_move_filter_and_head(tmp_path: Path, home: Path) -> No
     assert (verdicts[label == 1] == "clear").mean() <= 0.15
     assert (verdicts[label == 0] == "clear").mean() >= 0.5
     with pytest.raises(OutputError, match="is there already"):
-        learning.learn(tmp_path / "labels.parquet", out)
+        learning.learn(tmp_path / "labels.parquet", out, name="another")
+    # What was learned earlier keeps its name.
+    with pytest.raises(ModelError, match='there already is a model "learned"'):
+        learning.learn(tmp_path / "labels.parquet", tmp_path / "second")
+    assert store.resolve("learned").name == "learned"
 
 
 def test_labels_that_do_not_tell_change_nothing(tmp_path: Path, home: Path) -> None:

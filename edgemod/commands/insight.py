@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
-from edgemod.commands.options import with_policy
+from edgemod.commands.options import with_key, with_policy
 
 
 @click.command()
+@with_key
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False), metavar="OUT")
 @click.option(
     "-o",

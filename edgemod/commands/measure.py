@@ -231,6 +231,7 @@ def calibrate(
 
 
 @click.command()
+@with_key
 @click.argument("labels", nargs=-1, required=True, metavar="LABELS...")
 @click.option(
     "-o",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def policy() -> None:
-    """Check and show policies."""
+    """Check, show, test and try policies."""
 
 
 @policy.command("check")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from edgemod.commands.options import with_policy
+from edgemod.commands.options import with_key, with_policy
 
 
 @click.command()
+@with_key
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False), metavar="OUT")
 @click.option("--html", "page", is_flag=True, help="Write one page to look at, or to print.")
 @click.option(

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgemod.commands.options import grouped, with_policy
+from edgemod.commands.options import grouped, with_key, with_policy
 
 _SEVERITIES = 5
 _ALL = 1 << 62  # records
@@ -142,6 +142,7 @@ def _reviewer(context: click.Context, parameter: click.Parameter, given: str | N
 
 
 @review.command("serve")
+@with_key
 @_out
 @click.option(
     "--reviewer",
@@ -230,6 +231,7 @@ def review_serve(
 
 
 @review.command("export")
+@with_key
 @_out
 @click.option(
     "--format",
@@ -270,11 +272,13 @@ def review_export(
     The page is one file for any browser, works without a network and a server, keeps answers in the
     browser and saves them as JSONL. What people answer anywhere comes back with 'review import'.
     """
+    from edgemod import encryption
     from edgemod.reviewing import export
     from edgemod.reviewing.answers import Answers
     from edgemod.reviewing.queue import open_queue
     from edgemod.screen.console import printable
 
+    encryption.check_format(format, "--format")
     care = _care_of(options)
     queue = open_queue(out, policy, first or (1000 if format == "html" else _ALL))
     file = file or export.suggested(out, format)
@@ -287,6 +291,7 @@ def review_export(
 
 
 @review.command("import")
+@with_key
 @click.argument(
     "decisions", nargs=-1, type=click.Path(path_type=Path, dir_okay=False), metavar="[DECISIONS]..."
 )
@@ -347,6 +352,7 @@ def review_import(
 
 
 @review.command("stats")
+@with_key
 @_out
 @_answers
 @with_policy

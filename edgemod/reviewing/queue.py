@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from edgemod import features, run_folder
+from edgemod import encryption, features, run_folder
 from edgemod.errors import InputError
 from edgemod.features import Lexicons, Span
 from edgemod.parts import open_part
@@ -88,6 +88,7 @@ def open_queue(out: str | Path, policy: str | Path | None = None, most: int = MO
         about = {"sample": _digest(files)}
     else:
         sample, state = False, run_folder.finished_state(out)
+        encryption.check_run(state["plan"], str(out))
         files = sorted((out / "review").glob("review-[0-9]*.parquet"))
         used = load_policy(named, state["plan"]["overlay"])
         about = {"input": state["plan"]["input"]}

@@ -24,6 +24,8 @@ BLOCK: Final = 50
 """Successive answers of a reviewer that are compared with the next so many."""
 BANDS: Final = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
 """Where bands of the probability begin; the last ends at 1."""
+LEAST: Final = 0.2
+"""Seconds between two answers that a person can need; rows of a file have less."""
 IDLE: Final = 600.0
 """Seconds between two answers from which on the reviewer was away."""
 
@@ -212,7 +214,8 @@ def _pace(answers: Sequence[Answer]) -> Iterable[Pace]:
     for reviewer, given in _by(answers, "reviewer").items():
         own = [one for one in given if one.decided_with is None]
         times = [datetime.fromisoformat(one.answered_at).timestamp() for one in own]
-        steps = [b - a for a, b in pairwise(times) if 0 < b - a < IDLE]
+        # Answers from a file may have no times of their own: those of one import tell no pace.
+        steps = [b - a for a, b in pairwise(times) if LEAST < b - a < IDLE]
         seen = [one.revealed for one in own if one.revealed is not None]
         yield Pace(
             reviewer=str(reviewer),

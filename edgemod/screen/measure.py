@@ -173,6 +173,12 @@ def learned(found: Learned, out: Path) -> None:
     what = "adopted" if found.adopted else "the models stay as shipped"
     told = f"{what}; triage with --calibration {out}/calibration.json{model}"
     console.print(safe(told), style="dim")
+    if made.found.shares["review"] > 0.999:
+        console.print(
+            "it settles nothing: everything goes to review, since too little can be certified by "
+            "these labels; 'edgemod calibrate' on them says how many more would do",
+            style="bold yellow",
+        )
 
 
 def _suggestions(found: Learned) -> tuple[tuple[str, list[str]], ...]:

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 def tests(outcomes: Sequence[Outcome]) -> None:
     """What became of a policy's test cases, on stdout; the failures in full."""
+    _failures(outcomes)
+    passed = sum(one.passed for one in outcomes)
+    told = f"{passed} of {len(outcomes)} tests passed" if outcomes else "the policy holds no tests"
+    Console().print(told)
+
+
+def _failures(outcomes: Sequence[Outcome]) -> None:
     console = Console()
     for one in outcomes:
         if one.passed:
@@ -32,9 +39,6 @@ def tests(outcomes: Sequence[Outcome]) -> None:
         )
         if likely:
             console.print("  " + ", ".join(f"p_{name} {p:.3f}" for p, name in likely[:3]))
-    passed = sum(one.passed for one in outcomes)
-    told = f"{passed} of {len(outcomes)} tests passed" if outcomes else "the policy holds no tests"
-    console.print(told)
 
 
 def catches(found: Sequence[Catch]) -> None:
@@ -126,7 +130,8 @@ def drill(found: Drill) -> None:
             style="bold yellow",
         )
     if found.failing:
-        tests(found.failing)
+        _failures(found.failing)
+        console.print(f"{len(found.failing)} tests of the policy fail with it", style="yellow")
 
 
 def policy(shown: Policy) -> None:

@@ -83,6 +83,8 @@ def summary(report: RunReport, out: Path) -> None:
         f"{report.peak_memory_bytes / 1e6:,.0f} MB",
         style="dim",
     )
+    if report.resumed_chunks:
+        console.print(f"{report.resumed_chunks:,} chunks were done before", style="dim")
     if not report.certificate.get("void"):
         console.print(f"calibration: {safe(report.calibration_note)}", style="dim")
     else:

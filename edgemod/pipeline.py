@@ -17,13 +17,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edgemod import (
     encryption,
     formats,
     machine,
-    privacy,
     records,
     review,
     run_folder,
@@ -39,6 +38,9 @@ from edgemod.records import Columns, Source
 from edgemod.report import QUARANTINED, RunReport
 from edgemod.tally import Tally
 from edgemod.words import Status
+
+if TYPE_CHECKING:
+    from edgemod.privacy import Pseudonyms
 
 CHUNK_ROWS: Final = 4096
 MAX_CHUNK_ROWS: Final = 1 << 20
@@ -77,7 +79,7 @@ class Plan:
     rows: tuple[int, int | None]
     """Which rows of the input, end to end: the first, and the one after the last (None: to the
     end). All, or the share of a shard."""
-    pseudonyms: privacy.Pseudonyms | None = None
+    pseudonyms: Pseudonyms | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object for ``--dry-run``."""
@@ -305,7 +307,12 @@ def make_plan(options: Options, crew: Crew) -> Plan:
     """Resolve inputs, columns and models; reads footers and hashes every input file."""
     workers = _workers(options)
     key = options.pseudonymise
-    pseudonyms = None if key is None else privacy.Pseudonyms.open(key)
+    pseudonyms = None
+    if key is not None:
+        # Only now: it brings the kernels, of which the workers alone have need else.
+        from edgemod import privacy
+
+        pseudonyms = privacy.Pseudonyms.open(key)
     found = tuple(records.discover(options.inputs))
     columns = records.resolve_columns(found, **options.columns)
     if others := sources.passed_over(options.inputs):
@@ -314,7 +321,7 @@ def make_plan(options: Options, crew: Crew) -> Plan:
         columns = replace(columns, notices=(*columns.notices, notice))
     columns = _with_stratum(found, columns, crew.first().certificate)
     if pseudonyms:
-        privacy.check_shown(found, columns)
+        pseudonyms.check_shown(found, columns)
     fingerprints = crew.first().fingerprints
     counts = [source.rows for source in found]
     total = sum(n for n in counts if n is not None) if None not in counts else None

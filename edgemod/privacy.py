@@ -95,24 +95,23 @@ class Pseudonyms:
                 fix="Give that one; run.json has its fingerprint under pseudonyms.",
             )
 
-
-def check_shown(sources: tuple[Source, ...], columns: Columns) -> None:
-    """Raise InputError if what is to get pseudonyms is shown elsewhere: in the paths, or as strata
-    of a certificate."""
-    hidden = {columns.id, columns.author, columns.thread} - {None}
-    if columns.stratum in hidden:
-        raise InputError(
-            f"tells strata apart by '{columns.stratum}', which is to get pseudonyms",
-            where="--calibration",
-            fix="The certificate names its strata: calibrate without --by, or by another column.",
-        )
-    for source in sources:
-        if shown := hidden & {*partitions(source)}:
+    def check_shown(self, sources: tuple[Source, ...], columns: Columns) -> None:
+        """Raise InputError if what is to get pseudonyms is shown in paths, or as strata of a
+        certificate."""
+        hidden = {columns.id, columns.author, columns.thread} - {None}
+        if columns.stratum in hidden:
             raise InputError(
-                f"has {', '.join(sorted(map(str, shown)))} in its path, which decisions show",
-                where=source.path,
-                fix="Pseudonyms need it in a column of the files, and folders with other names.",
+                f"tells strata apart by '{columns.stratum}', which is to get pseudonyms",
+                where="--calibration",
+                fix="The certificate names them: calibrate without --by, or by another column.",
             )
+        for source in sources:
+            if shown := hidden & {*partitions(source)}:
+                raise InputError(
+                    f"has {', '.join(sorted(map(str, shown)))} in its path, which decisions show",
+                    where=source.path,
+                    fix="Pseudonyms need it in a column of the files, and other folder names.",
+                )
 
 
 def redact(rows: pa.Table) -> pa.Table:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edgemod import review, worker
+from edgemod import review, review_formats, worker
 from edgemod.parts import write_part
 from edgemod.records import Chunk, discover, read_chunks, resolve_columns
 from edgemod.triager import Triager
@@ -92,7 +92,7 @@ def test_writing_a_chunk(
     assert pq.read_metadata(part).num_rows == chunk.records.num_rows
 
 
-@pytest.mark.parametrize("form", review.FORMATS)
+@pytest.mark.parametrize("form", review_formats.FORMATS)
 def test_exporting_the_queue(
     benchmark: Any, tmp_path: Path, decided: tuple[Chunk, pa.RecordBatch, pa.Table], form: str
 ) -> None:

@@ -25,6 +25,7 @@ from edgemod import (
     machine,
     records,
     review,
+    review_formats,
     run_folder,
     shards,
     sources,
@@ -181,7 +182,8 @@ def triage(
       ``max_memory``: a size such as "4GB", or bytes, for fewer workers where it takes that to stay
       below it.
     - ``chunk_rows``: records a chunk, 1 to 1,048,576; duplicates are found within a chunk.
-    - ``review_format``: one of ``review.FORMATS``; ``review_budget``: the most records to export.
+    - ``review_format``: one of ``review_formats.FORMATS``; ``review_budget``: the most records to
+      export.
     - ``keep_scores``: keep the scores of both stages beside the decisions, so that another policy
       can be tried on the run without the language model.
     - ``pseudonymise``: a key file; ids of records, authors and threads become pseudonyms under it
@@ -252,14 +254,15 @@ def _check(options: Options) -> None:
     if options.shard is not None:
         shards.parse(options.shard)
     budget, on_ray = options.review_budget, options.engine == "ray"
-    encryption.check_format(options.review_format, "--review-format")
+    form = options.review_format
+    encryption.check_format(form, "--review-format")
     for wrong, what in (
         (not options.inputs, "there is no input"),
         (not 1 <= options.chunk_rows <= MAX_CHUNK_ROWS, f"chunk_rows is {options.chunk_rows}"),
         (options.workers is not None and options.workers < 1, f"workers is {options.workers}"),
         (budget is not None and budget < 0, f"review_budget is {budget}"),
         (not options.stall_seconds > 0, f"stall_seconds is {options.stall_seconds}"),
-        (options.review_format not in review.FORMATS, f"no format {options.review_format!r}"),
+        (form not in review_formats.FORMATS, f"no format {form!r}"),
         (options.engine not in ENGINES, f"no engine {options.engine!r}"),
         (options.ray_address and not on_ray, "ray_address goes with the engine ray"),
         (on_ray and options.max_memory is not None, "max_memory is for the engine local"),

@@ -15,7 +15,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 import edgemod
-from edgemod import audit, encryption, explain, formats, parts, rehearsal, review, run_folder
+from edgemod import (
+    audit,
+    encryption,
+    explain,
+    formats,
+    parts,
+    rehearsal,
+    review,
+    review_formats,
+    run_folder,
+)
 from edgemod.cli import cli
 from edgemod.errors import InputError, RunError
 from edgemod.sources import discover
@@ -321,7 +331,7 @@ def test_what_reads_a_run_wants_its_key(
 
 def test_other_formats_are_refused(runs: dict[str, Path], tmp_path: Path) -> None:
     encryption.use(runs["key"])
-    for form in review.FORMATS[1:]:
+    for form in review_formats.FORMATS[1:]:
         with pytest.raises(InputError, match=f"{form} cannot be encrypted"):
             edgemod.triage(runs["dump"], tmp_path / "out", review_format=form, model=None)
     with pytest.raises(InputError, match="csv cannot be encrypted"):

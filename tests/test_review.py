@@ -26,7 +26,8 @@ from edgemod import review
 from edgemod.errors import InputError, OutputError, RunError
 from edgemod.policy import Category, Policy
 from edgemod.records import RECORDS, TEXTS, Chunk
-from edgemod.review import FORMATS, PENDING, REVIEW, ReviewSummary, export, pending
+from edgemod.review import PENDING, REVIEW, ReviewSummary, export, pending
+from edgemod.review_formats import FORMATS
 from edgemod.words import CATEGORIES, OUTPUTS, Stage, Status, Verdict
 
 Row = dict[str, Any]

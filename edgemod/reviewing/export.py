@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from edgemod import review
+from edgemod import review_formats
 from edgemod.parts import place, remove, write_bytes
 from edgemod.reviewing.answers import Answers, Key
 from edgemod.reviewing.desk import Care, Desk, Serving, beginning
@@ -62,7 +62,7 @@ def export(
             rows = rows.append_column(name, pa.nulls(len(rows), pa.string()))
     names = []
     with tempfile.TemporaryDirectory(prefix="edgemod-") as folder:
-        for made in review.write(rows, Path(folder), format):
+        for made in review_formats.write(rows, Path(folder), format):
             target = out.with_suffix(".xml") if made.endswith(".xml") else out
             remove(target)
             place(Path(folder) / made, target)

@@ -45,6 +45,10 @@ _ROWS: Final = 4
 """Rows that ggml's repacked matrix products take at a time (ggml-cpu/repack.cpp); what is left
 over goes through another kernel, which rounds differently."""
 
+_STEP: Final = 16
+"""Whole multiples of it are so much faster that a call four tokens short is filled up (measured:
+32 tokens take as long as 27, 48 as long as 40)."""
+
 _errors: deque[str] = deque(maxlen=4)
 
 
@@ -289,6 +293,8 @@ class Llama:
             raise ModelError(f"{count} tokens do not fit a call of {self.n_batch}")
         # Tokens of another sequence fill the call up to whole blocks of rows, which is faster.
         total = count + -count % _ROWS
+        if total % _STEP == _STEP - _ROWS:
+            total += _ROWS
         if _FILL_FROM < total < _FLASH_FROM:
             total = _FLASH_FROM
         self._token[:count], self._token[count:total] = tokens, tokens[0]

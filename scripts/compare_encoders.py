@@ -1,9 +1,10 @@
 """Compare builds and quantizations of the encoder on development sets.
 
-    python scripts/compare_encoders.py DATA BUILD... [--type q8_0] [--rows 400]
+    python scripts/compare_encoders.py DATA BUILD... [--type q8_0] [--gguf FILE] [--rows 400]
 
-Each BUILD is a folder that train_encoder.py wrote. Every build is converted to every --type, and
-the encoder alone scores the same sample of each set. The page printed has, for each of them, the
+Each BUILD is a folder that train_encoder.py wrote. Every build is converted to every --type; a
+--gguf is what quantize_encoder.py made of the last BUILD. The encoder alone scores the same sample
+of each set. The page printed has, for each of them, the
 AUPRC of the label's own output and of "any", and the share of harmless texts above the score that
 2 % of them reach with the first. Development sets may choose among finished builds, and nothing
 else; docs/models.md says what was compared.
@@ -56,15 +57,22 @@ Floats = npt.NDArray[np.float32]
 
 
 def made(build: Path, kind: str, folder: Path) -> ModelEntry:
-    """Convert a build and bind its head, in a folder of their own."""
+    """Convert a build and bind its head, in folders of their own."""
     folder.mkdir()
-    path, head = folder / "encoder.gguf", folder / "head.safetensors"
+    path = folder / "encoder.gguf"
     if kind in QUANTIZED:
         whole = folder / "whole.gguf"
         convert(build, whole)
         quantize(whole, path, kind)
     else:
         convert(build, path, np.float32 if kind == "f32" else np.float16)
+    return bound(build, path, folder / "head")
+
+
+def bound(build: Path, path: Path, folder: Path) -> ModelEntry:
+    """A GGUF that was made of a build, with a head bound to it in a folder of its own."""
+    folder.mkdir()
+    head = folder / "head.safetensors"
     bind(build, path, head)
     return ModelEntry(path.stem, "encoder", path, sha256(path), head, sha256(head))
 
@@ -82,10 +90,16 @@ def scored(entry: ModelEntry, texts: list[str]) -> Floats:
 @click.argument("data", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("builds", type=click.Path(path_type=Path, exists=True), nargs=-1, required=True)
 @click.option("--type", "kinds", multiple=True, default=["q8_0"], show_default=True)
+@click.option("--gguf", "ggufs", type=click.Path(path_type=Path, exists=True), multiple=True)
 @click.option("--rows", default=400, show_default=True, help="Of each set, a sample.")
 @click.option("--jobs", default=2, show_default=True, help="Processes.")
 def main(
-    data: Path, builds: tuple[Path, ...], kinds: tuple[str, ...], rows: int, jobs: int
+    data: Path,
+    builds: tuple[Path, ...],
+    kinds: tuple[str, ...],
+    ggufs: tuple[Path, ...],
+    rows: int,
+    jobs: int,
 ) -> None:
     """Convert, score, print."""
     loaded = load_dev(data)
@@ -101,12 +115,17 @@ def main(
         tempfile.TemporaryDirectory() as scratch,
         ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
     ):
-        for build in builds:
-            for kind in kinds:
-                entry = made(build, kind, Path(scratch) / str(len(found)))
-                texts = [texts for texts, _ in asked.values()]
-                answers = pool.map(scored, [entry] * len(texts), texts)
-                found[f"{build} {kind}"] = dict(zip(asked, answers, strict=True))
+        entries = {
+            f"{build} {kind}": made(build, kind, Path(scratch) / f"{i} {kind}")
+            for i, build in enumerate(builds)
+            for kind in kinds
+        }
+        for i, path in enumerate(ggufs):
+            entries[str(path)] = bound(builds[-1], path, Path(scratch) / str(i))
+        for name, entry in entries.items():
+            texts = [texts for texts, _ in asked.values()]
+            answers = pool.map(scored, [entry] * len(texts), texts)
+            found[name] = dict(zip(asked, answers, strict=True))
     names = list(found)
     click.echo(f"| set | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
     totals = np.zeros((len(names), 2))

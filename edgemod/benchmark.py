@@ -30,6 +30,7 @@ from edgemod.figures import CLOSE, FORMAT, Benchmark, Figure
 from edgemod.parts import write_part
 from edgemod.records import Columns, Source
 from edgemod.report import RunReport
+from edgemod.words import counted
 
 SAMPLE_RECORDS: Final = 1000
 REPEATS: Final = 2
@@ -219,7 +220,7 @@ def _whole(
     report: RunReport | None = None
     energy = ""
     for turn, n in itertools.product(range(repeats), counts):
-        say(f"whole runs: {n} workers, {turn + 1} of {repeats}")
+        say(f"whole runs: {counted(n, 'worker')}, {turn + 1} of {repeats}")
         events: list[pipeline.Progress] = []
         out = folder / "out"
         before, energy = read_energy()
@@ -239,7 +240,7 @@ def _whole(
     assert report is not None
     figures = []
     for n in counts:
-        step = f"{n} worker{'s' * (n != 1)}"
+        step = counted(n, "worker")
         figures += [
             Figure("whole", step, "records/s", max(rates[n]), "machine", "best", repeats),
             Figure("whole", step, "bytes at peak", peaks[n], "machine", "greatest", repeats),

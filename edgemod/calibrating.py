@@ -34,7 +34,7 @@ from edgemod.records import Columns
 from edgemod.scoring import Threads
 from edgemod.sources import Source, check_unchanged
 from edgemod.triager import Examined, Triager
-from edgemod.words import ANY, OUTPUTS
+from edgemod.words import ANY, OUTPUTS, counted
 
 UNCERTIFIED: Final = ("review", "default")
 MOST_STRATA: Final = 50
@@ -352,8 +352,8 @@ def _note(found: Found, goal: Goal, n: int) -> str:
         worst = max((r.bound for r in found.risks if r.side == "miss" and r.n), default=1.0)
         percent = math.ceil(1000 * worst) / 10  # a bound is not rounded down
         return (
-            f"from {n:,} labels, {sure}: at most {percent} % of violating records cleared, "
-            f"{found.shares['review']:.1%} for review"
+            f"from {counted(n, 'label')}, {sure}: at most {percent} % of violating records "
+            f"cleared, {found.shares['review']:.1%} for review"
         )
     sides = []
     for side, most, what in (
@@ -366,4 +366,4 @@ def _note(found: Found, goal: Goal, n: int) -> str:
         else:
             left = ", ".join(dict.fromkeys(r.category for r in risks if not r.certified))
             sides.append(f"not certified: {side} rates of {left}")
-    return f"from {n:,} labels, {sure}: {'; '.join(sides)}"
+    return f"from {counted(n, 'label')}, {sure}: {'; '.join(sides)}"

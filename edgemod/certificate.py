@@ -53,7 +53,8 @@ BOLDEST_IN_BUDGET: Final = 0.5
 FILTER_SHARES: Final = (0.0, 0.25, 0.5, 0.75)
 """Shares of the accepted misses that the filter may make which are tried."""
 WORTH: Final = 0.01
-"""So much more of all records for review is worth fewer calls of the language model."""
+"""So much more of all records for review, or of violating ones missed within a review budget, is
+worth fewer calls of the language model."""
 FILTER_RISES: Final = 4
 """So often its thresholds rise along the sequence; flags are tested with each of them."""
 TRIED: Final = 60
@@ -364,7 +365,7 @@ def _clear_levels(
 
     The first clears nothing. The thresholds of both stages rise along it, those of the filter in
     ``FILTER_RISES`` steps. How far either rises says the half that chooses: to where it would end
-    at the fewest records for review, or nearly so with more that the filter clears.
+    at the lowest price (see ``_price``), or nearly so with more that the filter clears.
     """
     nothing, never = _nothing()
     stages = [stage for stage in _STAGES if stage in case.greatest]
@@ -402,14 +403,27 @@ def _clear_levels(
                 clear[stage] = ladders[stage].at([int(s * rise) for s in steps[stage]])
             if any((clear[stage] != levels[-1].clear[stage]).any() for stage in stages):
                 levels.append(Level(case, clear, never))
-        end = len(levels) - 1
-        if goal.max_miss_rate is not None:
-            most, half = goal.max_miss_rate, goal.delta / 2
-            tests = ([c.p_value(one, choosing, most) for c in tested] for one in levels[1:])
-            end = bounds.fixed_sequence(tests, _SURE * half)
-        found.append((levels[end].share(Verdict.review, choosing), levels))
-    most = min(review for review, _ in found) + WORTH
-    return [levels for review, levels in found if review <= most][-1]
+        found.append((_price(levels, tested, choosing, goal), levels))
+    most = min(price for price, _ in found) + WORTH
+    return [levels for price, levels in found if price <= most][-1]
+
+
+def _price(levels: Sequence[Level], tested: Sequence[Claim], choosing: Bools, goal: Goal) -> float:
+    """What a sequence of settings costs at the one that would be taken of it, on this half.
+
+    The share for review; with a review budget, which all keep to alike, the share of violating
+    records that are missed. A sequence that never keeps to it is dearer than any that does.
+    """
+    if goal.review_budget is None:
+        assert goal.max_miss_rate is not None
+        most, half = goal.max_miss_rate, goal.delta / 2
+        tests = ([c.p_value(one, choosing, most) for c in tested] for one in levels[1:])
+        return levels[bounds.fixed_sequence(tests, _SURE * half)].share(Verdict.review, choosing)
+    for one in levels:  # flags, not known yet, take a little more off the review share of each
+        if one.share(Verdict.review, choosing) <= goal.review_budget:
+            violating = choosing & (one.case.labels == 1).any(axis=1)
+            return one.share(Verdict.clear, violating) if violating.any() else 0.0
+    return 1 + levels[-1].share(Verdict.review, choosing)
 
 
 def _flags(

@@ -15,6 +15,7 @@ from typing import Final
 
 from edgemod import __version__
 from edgemod.errors import EdgemodError
+from edgemod.words import counted
 
 PACKAGES: Final = (
     "llama-cpp-python",
@@ -77,7 +78,11 @@ def _processor() -> list[Finding]:
         flags = []
     found = " ".join(flag for flag in known if flag in flags) or "features unknown"
     return [
-        Finding("processor", True, f"{platform.machine()}, {usable_cores()} usable cores, {found}")
+        Finding(
+            "processor",
+            True,
+            f"{platform.machine()}, {counted(usable_cores(), 'usable core')}, {found}",
+        )
     ]
 
 
@@ -125,7 +130,8 @@ def _offline() -> list[Finding]:
     from edgemod.scoring import score
 
     verdict = score(["a short harmless sentence about the weather"])[0].verdict
-    detail = f"scored a sentence ({verdict}) with {len(attempts)} attempts to reach a network"
+    told = counted(len(attempts), "attempt")
+    detail = f"scored a sentence ({verdict}) with {told} to reach a network"
     return [Finding("offline", not attempts, detail)]
 
 

@@ -17,6 +17,7 @@ from edgemod import csv_files, formats
 from edgemod.errors import InputError
 from edgemod.formats import CONTENTS, PARTS, ROLES, plain_name
 from edgemod.sources import Source, partitions
+from edgemod.words import counted
 
 NAMES: Final[dict[str, tuple[str, ...]]] = {
     "conversation": (
@@ -168,7 +169,7 @@ def check_columns(source: Source, fields: pa.Schema, columns: Columns) -> None:
                 where=source.path,
                 fix=f"{hint}its columns are: {_listed(fields)}"
                 if is_header(source, fields)
-                else f"its first line has {len(fields)} columns, and may be a record",
+                else f"its first line has {counted(len(fields), 'column')}, and may be a record",
             )
         kind = fields.field(name).type
         if not _USABLE[role](kind):

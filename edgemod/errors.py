@@ -18,6 +18,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from edgemod.words import counted
+
 
 class EdgemodError(Exception):
     """What went wrong (``what``), at which file, row or line (``where``), what to do (``fix``)."""
@@ -55,7 +57,7 @@ class PolicyError(EdgemodError):
         self.problems = tuple(problems)
         count = len(self.problems)
         lines = "\n".join(f"  line {line}: {message}" for line, message in self.problems)
-        told = f"{count} problem{'s' if count != 1 else ''}\n{lines}"
+        told = f"{counted(count, 'problem')}\n{lines}"
         super().__init__(what or told, where=where, fix=fix)
 
 

@@ -225,7 +225,7 @@ def notice(explained: Explanation, contact: str) -> str:
     """
     if explained.others:
         raise InputError(
-            f"{explained.others + 1} records have this id",
+            f"{explained.others + 1:,} records have this id",
             where="--notice",
             fix="Statements need ids that are unique: triage with an --id-column that is.",
         )

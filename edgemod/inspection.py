@@ -17,6 +17,7 @@ from edgemod.columns import Columns, is_header, is_text, message_fields, resolve
 from edgemod.errors import InputError
 from edgemod.records import read_chunks
 from edgemod.sources import DAMAGE, Source, discover, open_parquet
+from edgemod.words import counted
 
 SAMPLE_ROWS: Final = 20_000
 SAMPLE_ROW_GROUPS: Final = 20
@@ -59,12 +60,11 @@ class Inspection:
     @property
     def headline(self) -> str:
         """The file in one line."""
-        rows = "rows not counted" if self.rows is None else f"{self.rows:,} rows"
-        line = f"{self.file}: {self.format}, {self.size:,} bytes, {rows}"
+        rows = "rows not counted" if self.rows is None else counted(self.rows, "row")
+        line = f"{self.file}: {self.format}, {counted(self.size, 'byte')}, {rows}"
         if self.row_groups is not None:
             codecs = " and ".join(self.codecs) or "no"
-            plural = "s" * (self.row_groups != 1)
-            line += f" in {self.row_groups:,} row group{plural}, {codecs} compression"
+            line += f" in {counted(self.row_groups, 'row group')}, {codecs} compression"
         return line
 
 

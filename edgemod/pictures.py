@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from edgemod.breakdown import VERDICTS
 from edgemod.metrics import Estimate
 from edgemod.screen.console import printable
+from edgemod.words import counted
 
 _RECORDS = "records"
 
@@ -196,7 +197,8 @@ def over_time(periods: Mapping[str, Mapping[str, int]]) -> str:
             for v in reversed(VERDICTS)
         )
         told = ", ".join(f"{v} {counts.get(v, 0):,}" for v in VERDICTS)
-        columns.append(f'<div title="{safe(when)}: {total:,} records, {told}">{parts}</div>')
+        name = counted(total, "record")
+        columns.append(f'<div title="{safe(when)}: {name}, {told}">{parts}</div>')
     names = [*periods]
     ends = f"<span>{safe(names[0])}</span><span>{safe(names[-1])}</span>" if names else ""
     return (

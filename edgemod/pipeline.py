@@ -38,7 +38,7 @@ from edgemod.errors import InputError, RunError
 from edgemod.records import Columns, Source
 from edgemod.report import QUARANTINED, RunReport
 from edgemod.tally import Tally
-from edgemod.words import Status
+from edgemod.words import Status, counted
 
 if TYPE_CHECKING:
     from edgemod.privacy import Pseudonyms
@@ -320,7 +320,9 @@ def make_plan(options: Options, crew: Crew) -> Plan:
     columns = records.resolve_columns(found, **options.columns)
     if others := sources.passed_over(options.inputs):
         names = ", ".join(others[:_SHOWN_FILES]) + ", ..." * (len(others) > _SHOWN_FILES)
-        notice = f"passed over {len(others)} files of no format that edgemod reads: {names}"
+        notice = (
+            f"passed over {counted(len(others), 'file')} of no format that edgemod reads: {names}"
+        )
         columns = replace(columns, notices=(*columns.notices, notice))
     columns = _with_stratum(found, columns, crew.first().certificate)
     if pseudonyms:

@@ -14,7 +14,7 @@ from edgemod.parts import write_bytes
 from edgemod.pictures import curve, flow, interval, meter, over_time, percent, safe, stacked
 from edgemod.policy import Policy, policy_of_run
 from edgemod.report import RunReport
-from edgemod.words import CATEGORIES
+from edgemod.words import CATEGORIES, counted
 
 PACE: Final = 120
 """Records that one reviewer is taken to read in an hour, half a minute each, unless told."""
@@ -62,7 +62,7 @@ def _page(
     pace: int,
 ) -> str:
     names = [Path(entry["path"]).name for entry in state["inputs"]]
-    title = names[0] if len(names) == 1 else f"{len(names)} files"
+    title = names[0] if len(names) == 1 else counted(len(names), "file")
     sections = [
         _flow(found),
         _queue(told, found, policy, pace),
@@ -175,7 +175,7 @@ def _came_in(told: RunReport, state: dict[str, Any]) -> str:
         "What came in",
         _table((), rows),
         f"<table>{files}</table>",
-        f'<p class="note">and {more:,} more files</p>' if more > 0 else "",
+        f'<p class="note">and {counted(more, "more file")}</p>' if more > 0 else "",
         '<p class="note">Columns read: '
         + "; ".join(f"{safe(k)} from {safe(v)}" for k, v in read.items() if v)
         + ".</p>",
@@ -192,14 +192,16 @@ def _reasons(told: RunReport) -> str:
             ("reason", "#", ">records"),
             ((safe(why), meter(n, most, "all"), f"{n:,}") for why, n in top),
         ),
-        f'<p class="note">{rest} more reasons are in report.json.</p>' if rest > 0 else "",
+        f'<p class="note">report.json has {counted(rest, "more reason")}.</p>' if rest > 0 else "",
         whole=True,
     )
 
 
 def _times(found: Breakdown) -> str:
     days = sorted(found.days)
-    lost = f"; {found.timeless:,} records have no readable time" if found.timeless else ""
+    lost = (
+        f"; without a readable time: {counted(found.timeless, 'record')}" if found.timeless else ""
+    )
     return _section(
         "Over time",
         f'<p class="soft">Records by their own time, {safe(days[0])} to {safe(days[-1])}{lost}.'

@@ -111,11 +111,11 @@ def discover(inputs: Sequence[str | Path]) -> list[Source]:
     if problems:
         lines = [f"\n  {p.where}: {p.what}" for p in problems[:_SHOWN_PROBLEMS]]
         if len(problems) > _SHOWN_PROBLEMS:
-            lines.append(f"\n  and {len(problems) - _SHOWN_PROBLEMS} more")
+            lines.append(f"\n  and {len(problems) - _SHOWN_PROBLEMS:,} more")
         fix = "copy these files again from where they were made, or leave them out"
         if {p.what for p in problems} <= _FIXES.keys():
             fix = problems[0].fix
-        what = f"{len(problems)} input files cannot be read{''.join(lines)}"
+        what = f"{len(problems):,} input files cannot be read{''.join(lines)}"
         raise InputError(what, fix=fix)
     return sorted(sources, key=lambda source: source.path)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Final
 
@@ -85,12 +85,22 @@ def retire(caught: Sequence[Catch], bar: float, *, show: bool) -> list[Retire]:
         dead = one.hits == 0 and one.kind != "term" and asked
         poor = one.precision is not None and one.precision.high < bar
         if dead or poor:
-            name = one.name
-            if one.kind == "term" and not show:
-                lexicon, term = one.name.split(": ", 1)
-                name = f"{lexicon}: {patterns.masked_term(term)}"
+            name = one.name if show else masked(one).name
             found.append(Retire(one.kind, name, one.label, one.hits, one.precision))
     return found
+
+
+def masked(one: Catch) -> Catch:
+    """What a rule, lexicon or term catches, with no term in plain: ``slurs: f*****``."""
+    if one.kind != "term":
+        return one
+
+    def mask(name: str) -> str:
+        lexicon, term = name.split(": ", 1)
+        return f"{lexicon}: {patterns.masked_term(term)}"
+
+    other = one.overlap and (mask(one.overlap[0]), one.overlap[1])
+    return replace(one, name=mask(one.name), overlap=other)
 
 
 def add(texts: pa.LargeStringArray, labels: Labels, policy: Policy, *, show: bool) -> list[Add]:

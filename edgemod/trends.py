@@ -28,7 +28,7 @@ from edgemod.parts import make_folder, open_part, write_bytes, write_part
 from edgemod.policy import Policy, load_policy
 from edgemod.rehearsal import Archive
 from edgemod.traces import Traces
-from edgemod.words import CATEGORIES, Verdict
+from edgemod.words import CATEGORIES, Verdict, counted
 
 KINDS: Final = ("campaign", "burst", "term", "mix", "obfuscation", "near miss")
 
@@ -233,7 +233,7 @@ class _Look:
             notes.append("no times: windows are by the order of the input, bursts not looked for")
         elif np.isnan(kept.moment).any():
             unknown = int(np.isnan(kept.moment).sum())
-            notes.append(f"{unknown:,} records without a time that can be read")
+            notes.append(f"{counted(unknown, 'record')} without a time that can be read")
         if not kept.author.any():
             notes.append("no authors: one person may be behind all copies of a text")
         return tuple(notes)
@@ -289,7 +289,7 @@ class _Look:
             return ""
         codes, counts = np.unique(self._kept.group[rows], return_counts=True)
         most = self._kept.groups[int(codes[counts.argmax()])]
-        return most if len(codes) == 1 else f"{len(codes)} groups, most in {most}"
+        return most if len(codes) == 1 else f"{len(codes):,} groups, most in {most}"
 
     # -- terms -----------------------------------------------------------------------------------
 

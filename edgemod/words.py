@@ -1,7 +1,7 @@
 """The vocabulary of edgemod: every name that travels between modules, files and people.
 
 One word per thing. Code, columns, messages and documents use these and no synonyms.
-Nothing here computes; importing it is free.
+Nothing here computes, but for how a number of things is said; importing it is free.
 """
 
 from __future__ import annotations
@@ -118,3 +118,8 @@ OPERATORS: Final = (">=", "<=", ">", "<", "==", "!=")
 
 NO_GROUP: Final = "(none)"
 """The group, or stratum, of records that have none."""
+
+
+def counted(n: int, one: str, many: str = "") -> str:
+    """So many of a thing, for people: ``1 record``, ``2,000 records``; ``many``: its plural."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"

@@ -115,7 +115,7 @@ def test_the_commands(finished: Any, tmp_path: Path) -> None:
     _, out = finished
     result = run("audit", "sample", out, "-o", tmp_path / "csv", "-n", 40, "--format", "csv")
     assert result.returncode == 0, result.stderr
-    assert "review.csv" in result.stdout
+    assert "review.csv" in result.stderr
     assert run("audit", "sample", out, "-o", tmp_path / "s", "-n", 60).returncode == 0
     table = read(tmp_path / "s")
     labelled = tmp_path / "labelled.parquet"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import click
@@ -9,8 +10,11 @@ import pytest
 import licences
 import make_docs
 import model_card
-from edgemod import transparency, words
+from edgemod import rehearsal, transparency, words
 from edgemod.cli import cli
+from edgemod.policy import DEFAULT_POLICY
+from edgemod.triager import Triager
+from test_cli import run
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -40,6 +44,29 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 def test_every_feature_is_in_the_policy_page() -> None:
     text = (ROOT / "docs" / "policy.md").read_text()
     assert [name for name in words.FEATURES if f"`{name}`" not in text] == []
+
+
+def test_examples_of_the_policy_page_pass_their_checks_and_tests(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "policy.md").read_text()
+    blocks = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    whole = [block for block in blocks if block.startswith("name = ")]
+    cases = [block for block in blocks if block.startswith("[[test]]")]
+    overlays = [block for block in blocks if block.startswith("[overlay.")]
+    assert len(whole) + len(cases) + len(overlays) == len(blocks)
+    lists = tmp_path / "lists"  # those that the example names
+    lists.mkdir()
+    (lists / "own_terms.txt").write_text("grue\n")
+    (lists / "own_allowed.txt").write_text("grue of the month\n")
+    shutil.copytree(DEFAULT_POLICY.parent / "lexicons", tmp_path / "lexicons")
+    (tmp_path / "whole.toml").write_text("\n".join([*whole, *cases]))
+    (tmp_path / "overlaid.toml").write_text("\n".join([DEFAULT_POLICY.read_text(), *overlays]))
+    for name, overlay in (("whole", None), ("overlaid", "attack")):
+        path = tmp_path / f"{name}.toml"
+        assert run("policy", "check", path).returncode == 0
+        with Triager(path, overlay=overlay) as triager:
+            outcomes = rehearsal.run_tests(triager)
+        assert outcomes
+        assert [one.name for one in outcomes if not one.passed] == []
 
 
 def test_every_module_is_in_the_architecture_page() -> None:

@@ -395,6 +395,14 @@ def test_groups_and_curves(labelled: Path, tmp_path: Path) -> None:
         assert "<svg" in one.read_text()
         assert one.read_bytes() == (again / one.name).read_bytes()
     assert "even" in run(*command).stdout
+    one = tmp_path / "one.parquet"
+    pq.write_table(table.append_column("where", pa.array(["here"] * table.num_rows)), one)
+    told = run("evaluate", one, *command[2:]).stdout
+    assert "one.parquet, all of it here" in told
+    assert (
+        told.replace(", all of it here", "")
+        == run("evaluate", one, *command[2:4], *command[6:]).stdout
+    )
     assert "no one column 'colour'" in run("evaluate", path, "--by", "colour").stderr
 
 

@@ -452,7 +452,7 @@ def test_what_cannot_be_read_of_a_conversation_goes_to_review(tmp_path: Path) ->
     rows = decisions(tmp_path / "out").to_pylist()
     assert [row["verdict"] for row in rows] == ["review", "clear", "review", "flag"]
     assert [row["status"] for row in rows] == ["null_text", "ok", "unreadable", "ok"]
-    notice = f"passed over 1 files of no format that edgemod reads: {tmp_path}/in/notes.txt"
+    notice = f"passed over 1 file of no format that edgemod reads: {tmp_path}/in/notes.txt"
     assert notice in plans[0].columns.notices
 
 

@@ -19,6 +19,7 @@ from edgemod import rehearsal
 from edgemod.errors import InputError
 from edgemod.policy import load_policy
 from edgemod.rehearsal import Archive
+from edgemod.screen import policies as screen
 from edgemod.triager import Triager, default_calibration
 from samples import sentences
 from test_cli import run
@@ -78,9 +79,28 @@ def test_backtest_from_the_command_line(tmp_path: Path) -> None:
     policy = write(tmp_path, WORDS)
     result = run("policy", "backtest", policy, path)
     assert result.returncode == 0, result.stderr
-    assert "dead, 1 of 3 terms: bad: boojum" in result.stdout
+    assert "dead, 1 of 3 terms: bad: b*****" in result.stdout
+    assert "grue" not in result.stdout
     catches = json.loads(run("policy", "backtest", policy, path, "--json").stdout)["catches"]
     assert catches[0]["name"] == "bad_words"
+    assert {one["name"] for one in catches if one["kind"] == "term"} == {
+        "bad: g***", "bad: s****", "bad: b*****",
+    }  # fmt: skip
+    assert "dead, 1 of 3 terms: bad: boojum" in run(
+        "policy", "backtest", policy, path, "--show"
+    ).stdout  # fmt: skip
+
+
+def test_many_dead_terms_are_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    dead = [rehearsal.Catch("term", f"t{i}", "hate", 0, None, None, 0, None) for i in range(1030)]
+    screen.catches(dead)
+    told = capsys.readouterr().out
+    assert "dead, 1,030 of 1,030 terms: t0, t1," in told
+    assert "t19, and 1,010 more: --json has all" in told
+    assert "t20" not in told
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +153,7 @@ def test_diff_and_drill_from_the_command_line(dump: Path, tmp_path: Path) -> Non
     path, small = write(tmp_path, CRISIS), write(tmp_path, SMALL, "small.toml")
     result = run("policy", "diff", small, path, "--on", dump, "--model", "none")
     assert result.returncode == 0, result.stderr
-    assert "0 of 200 records are decided otherwise" in result.stdout
+    assert "decided otherwise: 0 of 200 records" in result.stdout
     more = ["--on", dump, "--model", "none", "--overlay", "crisis"]
     result = run("policy", "diff", small, path, *more)
     assert "rule wumpus_named" in result.stdout

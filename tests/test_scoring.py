@@ -327,7 +327,7 @@ def test_command_says_what_it_guessed(tmp_path: Path) -> None:
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert b"text column: using 'body'" in told.stderr
-    assert b"1 rows -> " in told.stderr
+    assert b"1 row written to " in told.stderr
     assert b"threads" in run("score", "--help").stdout
 
 

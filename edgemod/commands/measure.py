@@ -18,6 +18,7 @@ from edgemod.commands.options import (
     with_text,
     with_threads,
 )
+from edgemod.words import counted
 
 _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
@@ -433,7 +434,8 @@ def audit_sample(run: Path, out: Path, **options: Any) -> None:
     from edgemod.screen.console import printable
 
     made = auditing.sample(run, out, **options)
-    click.echo(f"{made.exported} records -> {printable(str(out))}: {', '.join(made.files)}")
+    told = f"{counted(made.exported, 'record')} written to {printable(str(out))}"
+    click.echo(f"{told}: {', '.join(made.files)}", err=True)
 
 
 @audit.command("report")

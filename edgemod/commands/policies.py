@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgemod.commands.options import grouped, with_key, with_text
+from edgemod.words import counted
 
 if TYPE_CHECKING:
     from edgemod.rehearsal import Archive
@@ -32,8 +33,9 @@ def policy_check(file: Path) -> None:
 
     checked = load_policy(file)
     click.echo(
-        f"{printable(str(file))}: no mistakes. {len(checked.categories)} categories, "
-        f"{len(checked.rules)} rules, {len(checked.lexicons)} lexicons. "
+        f"{printable(str(file))}: no mistakes. "
+        f"{counted(len(checked.categories), 'category', 'categories')}, "
+        f"{counted(len(checked.rules), 'rule')}, {counted(len(checked.lexicons), 'lexicon')}. "
         f"Fingerprint {checked.fingerprint}"
     )
 
@@ -79,21 +81,29 @@ def policy_test(
 @with_text
 @click.option("--overlay", metavar="NAME", help="With this overlay of the policy in force.")
 @with_key
+@click.option("--show", is_flag=True, help="Show terms without a mask.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def policy_backtest(
-    file: Path, labels: tuple[str, ...], text: tuple[str, ...], overlay: str | None, as_json: bool
+    file: Path,
+    labels: tuple[str, ...],
+    text: tuple[str, ...],
+    overlay: str | None,
+    show: bool,
+    as_json: bool,
 ) -> None:
     """Show what each rule, word list and term of a policy catches among labelled records.
 
     LABELS are Parquet files as for 'edgemod evaluate'. Of each: hits, precision, recall, violating
-    records that nothing else catches, and what it overlaps with most; what never fires is dead. No
-    model runs.
+    records that nothing else catches, and what it overlaps with most; what never fires is dead.
+    Terms are masked. No model runs.
     """
-    from edgemod import rehearsal
+    from edgemod import rehearsal, suggesting
     from edgemod.policy import load_policy
     from edgemod.screen import policies as screen
 
     found = rehearsal.backtest(load_policy(file, overlay), labels, text=text)
+    if not show:
+        found = [*map(suggesting.masked, found)]
     if as_json:
         click.echo(json.dumps({"catches": [dataclasses.asdict(one) for one in found]}, indent=2))
     else:

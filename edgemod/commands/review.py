@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from edgemod.commands.options import grouped, with_key, with_policy
+from edgemod.words import counted
 
 _SEVERITIES = 5
 _ALL = 1 << 62  # records
@@ -211,7 +212,7 @@ def review_serve(
         desk = Desk(queue, kept, care, Serving(only=only, double=double, blind=options["blind"]))
         addresses = server.attend(desk, reviewers or [kept.own_pseudonym()])
         click.echo(
-            f"{len(desk.units):,} to decide, {queue.table.num_rows:,} records of "
+            f"{len(desk.units):,} to decide, {counted(queue.table.num_rows, 'record')} of "
             f"{queue.total:,}; answers in {printable(str(kept.path))}",
             err=True,
         )
@@ -287,7 +288,8 @@ def review_export(
     count, names = export.export(
         queue, answered, file, format, care=care, blind=options["blind"], reviewer=reviewer or ""
     )
-    click.echo(f"{count:,} records -> {printable(str(file.parent))}: {', '.join(names)}")
+    paths = ", ".join(printable(str(file.parent / name)) for name in names)
+    click.echo(f"{counted(count, 'record')} written to {paths}", err=True)
 
 
 @review.command("import")

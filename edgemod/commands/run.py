@@ -15,6 +15,7 @@ import click
 from edgemod import exits
 from edgemod.commands.options import grouped, with_key, with_models, with_text, with_workers
 from edgemod.errors import OutputError
+from edgemod.words import counted
 
 if TYPE_CHECKING:
     from edgemod.pipeline import Plan
@@ -257,7 +258,7 @@ def verify(out: Path, head: str | None, as_json: bool) -> None:
                 click.echo(f"{how}: {printable(name)}")
         if not found.noted:
             click.echo("the head is not the one given: these are not the decisions it was noted of")
-        click.echo(f"checked {found.checked} files of decisions/ and review/", nl=False)
+        click.echo(f"checked {counted(found.checked, 'file')} of decisions/ and review/", nl=False)
         click.echo(": all are as the run wrote them" if found.sound else "")
         click.echo(f"head {found.head}")
     if not found.sound:
@@ -342,8 +343,8 @@ def score(
         for notice in done.notices:
             click.echo(printable(notice), err=True)
         if done.unreadable:
-            click.echo(f"{done.unreadable} rows could not be read: they are null", err=True)
-        click.echo(f"{done.rows} rows -> {printable(str(out))}", err=True)
+            click.echo(f"rows that could not be read, and are null: {done.unreadable:,}", err=True)
+        click.echo(f"{counted(done.rows, 'row')} written to {printable(str(out))}", err=True)
         return
     if len(texts) == 1 and (texts[0] == "-" or _is_file(texts[0])):
         raise click.UsageError(

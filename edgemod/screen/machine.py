@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgemod.screen.console import Console, safe, table_of
+from edgemod.words import counted
 
 if TYPE_CHECKING:
     from edgemod.checkup import Finding
@@ -45,9 +46,9 @@ def benchmark(found: Benchmark, against: tuple[Sequence[Ratio], Sequence[str]] |
     console = Console()
     sample, machine = found.sample, found.machine
     console.print(
-        f"{safe(machine['processor'])}, {machine['cores']} usable cores; {sample['records']:,} "
-        f"records ({sample['draw']}), {sample['characters'] / sample['texts']:,.0f} characters a "
-        f"text, {sample['format']}"
+        f"{safe(machine['processor'])}, {counted(machine['cores'], 'usable core')}; "
+        f"{counted(sample['records'], 'record')} ({sample['draw']}), "
+        f"{sample['characters'] / sample['texts']:,.0f} characters a text, {sample['format']}"
     )
     ratios = {one.figure.key: one for one in against[0]} if against else {}
     table = table_of(

@@ -21,7 +21,7 @@ from edgemod.screen.console import (
     share,
     table_of,
 )
-from edgemod.words import CATEGORIES
+from edgemod.words import CATEGORIES, counted
 
 if TYPE_CHECKING:
     from edgemod.audit import Share
@@ -51,7 +51,11 @@ def evaluations(found: Sequence[Evaluation]) -> None:
     console = Console()
     for file, of_file in itertools.groupby(found, lambda line: line.file):
         lines = [*of_file]
-        console.print(f"[bold]{safe(file)}[/]")
+        groups = {line.group for line in lines if line.group is not None}
+        alone = f", all of it {safe(*groups)}" if len(groups) == 1 else ""
+        if alone:  # its figures are those of the file
+            lines = [line for line in lines if line.group is None]
+        console.print(f"[bold]{safe(file)}[/]{alone}")
         areas = table_of("label", "stage", "ranked by", "violating", "AUPRC", "AUROC")
         points = table_of("label", "stage", "ranked by", *_POINTS)
         shares = table_of("label", "records", "truly", "clear", "flag", "review")
@@ -142,7 +146,9 @@ def learned(found: Learned, out: Path) -> None:
     """What was learned from labels, and what is suggested, on stdout."""
     console = Console()
     fit, compare, certify = found.sizes
-    console.print(f"{fit:,} records to fit, {compare:,} to compare, {certify:,} to certify")
+    console.print(
+        f"{counted(fit, 'record')} to fit, {compare:,} to compare, {certify:,} to certify"
+    )
     if found.compared:
         table = table_of("stage", "label", "violating", "AUPRC gained", "adopted")
         for one in found.compared:
@@ -187,7 +193,8 @@ def _suggestions(found: Learned) -> tuple[tuple[str, list[str]], ...]:
         (
             "To retire: they catch nothing, or mostly what does not violate",
             [
-                f"{one.kind} {one.name}: {one.hits:,} hits, precision {share(one.precision)}"
+                f"{one.kind} {one.name}: {counted(one.hits, 'hit')}, "
+                f"precision {share(one.precision)}"
                 for one in found.retire
             ],
         ),
@@ -201,7 +208,10 @@ def _suggestions(found: Learned) -> tuple[tuple[str, list[str]], ...]:
         ),
         (
             "Definitions that reviewers disagree about",
-            [f"{one.label}: {share(one.disagree)} of {one.pairs:,} pairs" for one in found.doubts],
+            [
+                f"{one.label}: {share(one.disagree)} of {counted(one.pairs, 'pair')}"
+                for one in found.doubts
+            ],
         ),
     )
 
@@ -235,7 +245,8 @@ def explanation(found: Explanation) -> None:
     console.print(f"[bold]{safe(row['record_id'])}[/] ({safe(where)}): {verdict}")
     if found.others:
         console.print(
-            f"{found.others} more records have this id; this is the first", style="yellow"
+            f"the first record with this id, which has {counted(found.others, 'more record')}",
+            style="yellow",
         )
     console.print(f"why: {safe(row['reason'])}; settled by {row['stage']}")
     if found.rule:

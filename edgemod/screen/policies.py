@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgemod.screen.console import MOST_SHOWN, Console, percent, safe, share, table_of
+from edgemod.words import counted
 
 if TYPE_CHECKING:
     from edgemod.policy import Policy, Thresholds
@@ -18,7 +19,11 @@ def tests(outcomes: Sequence[Outcome]) -> None:
     """What became of a policy's test cases, on stdout; the failures in full."""
     _failures(outcomes)
     passed = sum(one.passed for one in outcomes)
-    told = f"{passed} of {len(outcomes)} tests passed" if outcomes else "the policy holds no tests"
+    told = (
+        f"{passed:,} of {counted(len(outcomes), 'test')} passed"
+        if outcomes
+        else "the policy holds no tests"
+    )
     Console().print(told)
 
 
@@ -64,8 +69,10 @@ def catches(found: Sequence[Catch]) -> None:
             console.print(f"and {len(alive) - MOST_SHOWN:,} more: --json has all", style="dim")
         dead = [safe(one.name) for one in some if not one.hits]
         if dead:
-            told = f"dead, {len(dead):,} of {len(some):,} {kind}s"
-            console.print(f"{told}: {', '.join(dead[:MOST_SHOWN])}", style="yellow")
+            told = f"dead, {len(dead):,} of {counted(len(some), kind)}"
+            more = f", and {len(dead) - MOST_SHOWN:,} more: --json has all"
+            names = ", ".join(dead[:MOST_SHOWN]) + more * (len(dead) > MOST_SHOWN)
+            console.print(f"{told}: {names}", style="yellow")
 
 
 def diff(found: Diff) -> None:
@@ -77,12 +84,13 @@ def diff(found: Diff) -> None:
             first = ", ".join(map(safe, found.ids[old, new][:3]))
             table.add_row(old, new, f"{count:,}", percent(count, found.records), first)
     moved = sum(n for (old, new), n in found.moved.items() if old != new)
-    console.print(f"[bold]{moved:,}[/] of {found.records:,} records are decided otherwise")
+    console.print(f"decided otherwise: [bold]{moved:,}[/] of {counted(found.records, 'record')}")
     used, chunks = found.kept
     if used < chunks:
         console.print(
-            f"kept scores could stand in for the language model in {used:,} of {chunks:,} chunks: "
-            "in the others it has read again what its answer may depend on",
+            f"kept scores could stand in for the language model in {used:,} of "
+            f"{counted(chunks, 'chunk')}: in the others it has read again what its answer may "
+            "depend on",
             style="dim",
         )
     if not moved:
@@ -111,8 +119,8 @@ def drill(found: Drill) -> None:
     console = Console()
     (before, after), (hours, more) = found.reviews, found.hours
     console.print(
-        f"review queue: {before:,} records, {hours:,.1f} h of the team, without the overlay; "
-        f"[bold]{after:,}[/] records, [bold]{more:,.1f} h[/], with it"
+        f"review queue: {counted(before, 'record')}, {hours:,.1f} h of the team, without the "
+        f"overlay; [bold]{counted(after, 'record')}[/], [bold]{more:,.1f} h[/], with it"
     )
     if found.unread:
         unread = ", ".join(f"{name} {count:,}" for name, count in found.unread.items())
@@ -126,12 +134,15 @@ def drill(found: Drill) -> None:
     )
     if eased:
         console.print(
-            f"{eased:,} records are cleared with it that were not: an overlay should only tighten",
+            f"cleared with it, and not without: {counted(eased, 'record')}; an overlay should only "
+            "tighten",
             style="bold yellow",
         )
     if found.failing:
         _failures(found.failing)
-        console.print(f"{len(found.failing)} tests of the policy fail with it", style="yellow")
+        console.print(
+            f"tests of the policy that fail with it: {len(found.failing):,}", style="yellow"
+        )
 
 
 def policy(shown: Policy) -> None:
@@ -142,7 +153,7 @@ def policy(shown: Policy) -> None:
     console.print(
         f"languages: {', '.join(shown.languages) or 'all'} (others: "
         f"{shown.unsupported_language}); empty text: {shown.empty_text}; "
-        f"texts up to {shown.max_text_bytes:,} bytes; stages: {', '.join(shown.stages)}"
+        f"texts up to {counted(shown.max_text_bytes, 'byte')}; stages: {', '.join(shown.stages)}"
     )
     table = table_of("category", "severity", "definition")
     for category in shown.categories:

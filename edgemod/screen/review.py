@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edgemod.screen.console import MOST_SHOWN, Console, area, safe, share, table_of
+from edgemod.words import counted
 
 if TYPE_CHECKING:
     from edgemod.reviewing.labelling import Imported
@@ -17,7 +18,9 @@ def imported(done: Imported, total: int) -> None:
     for problem in done.problems[:MOST_SHOWN]:
         console.print(f"{safe(problem.where)}: {problem.what}", style="yellow")
     if len(done.problems) > MOST_SHOWN:
-        console.print(f"and {len(done.problems) - MOST_SHOWN:,} more rows that are no answers")
+        console.print(
+            f"and {counted(len(done.problems) - MOST_SHOWN, 'more row')} without an answer"
+        )
     if done.conflicts:
         table = table_of("conflict", "about", "answers")
         for one in done.conflicts[:MOST_SHOWN]:
@@ -28,13 +31,14 @@ def imported(done: Imported, total: int) -> None:
         console.print(table)
         if len(done.conflicts) > MOST_SHOWN:
             console.print(f"and {len(done.conflicts) - MOST_SHOWN:,} more")
-    console.print(f"{done.read:,} answers read, {done.new:,} of them new")
+    console.print(f"{counted(done.read, 'answer')} read, {done.new:,} of them new")
     console.print(
-        f"of {total:,} records: {done.labelled:,} labelled, {len(done.conflicts):,} in conflict, "
-        f"{done.escalated:,} escalated, {done.waiting:,} waiting"
+        f"of {counted(total, 'record')}: {done.labelled:,} labelled, "
+        f"{len(done.conflicts):,} in conflict, {done.escalated:,} escalated, "
+        f"{done.waiting:,} waiting"
     )
     if done.other_policies:
-        console.print(f"{done.other_policies:,} answers were given under another policy")
+        console.print(f"given under another policy: {counted(done.other_policies, 'answer')}")
     if done.waiting:
         console.print(
             "not all of the queue is answered, and what is came first for a reason: rates of these "
@@ -46,7 +50,7 @@ def imported(done: Imported, total: int) -> None:
 def stats(found: Stats) -> None:
     """What the answers say, on stdout."""
     console = Console()
-    console.print(f"{found.answered:,} of {found.records:,} records answered")
+    console.print(f"{found.answered:,} of {counted(found.records, 'record')} answered")
     table = table_of(
         "reviewer", "texts", "alike", "clear", "flag", "escalate", "seconds", "an hour", "unseen"
     )

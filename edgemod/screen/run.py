@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgemod import drift
 from edgemod.screen.console import COLOURS, MOST_SHOWN, Console, percent, safe, table_of
-from edgemod.words import OUTPUTS
+from edgemod.words import OUTPUTS, counted
 
 if TYPE_CHECKING:
     from edgemod.inspection import Inspection
@@ -30,8 +30,8 @@ def summary(report: RunReport, out: Path) -> None:
     """The short account of a run, on stderr."""
     console = Console(stderr=True)
     console.print(
-        f"[bold]{report.records:,}[/] records, [bold]{report.coverage:.1%}[/] settled without a "
-        f"person, [bold]{report.verdicts.get('review', 0):,}[/] for review"
+        f"[bold]{counted(report.records, 'record')}[/], [bold]{report.coverage:.1%}[/] settled "
+        f"without a person, [bold]{report.verdicts.get('review', 0):,}[/] for review"
     )
     table = table_of("stage", "records", "share", "texts seen", "texts/s a core")
     for stage, count in report.stages.items():
@@ -75,16 +75,17 @@ def summary(report: RunReport, out: Path) -> None:
     tokens = f", {report.rates['model_tokens']:,.0f} tokens/s a core" if report.tokens else ""
     if report.shards:
         console.print(
-            f"merged from {report.shards['count']} shards; the longest took:", style="dim"
+            f"merged from {counted(report.shards['count'], 'shard')}; the longest took:",
+            style="dim",
         )
     console.print(
         f"{report.wall_seconds:,.1f} s, {report.records_per_second:,.0f} records/s with "
-        f"{report.workers} worker{'s' * (report.workers != 1)}{tokens}, peak memory "
+        f"{counted(report.workers, 'worker')}{tokens}, peak memory "
         f"{report.peak_memory_bytes / 1e6:,.0f} MB",
         style="dim",
     )
     if report.resumed_chunks:
-        console.print(f"{report.resumed_chunks:,} chunks were done before", style="dim")
+        console.print(f"done before: {counted(report.resumed_chunks, 'chunk')}", style="dim")
     if not report.certificate.get("void"):
         console.print(f"calibration: {safe(report.calibration_note)}", style="dim")
     else:
@@ -97,7 +98,7 @@ def summary(report: RunReport, out: Path) -> None:
             chance = f"{found['drift']:.1g}"
             why.append(f"records score unlike the labelled ones (chance {chance}{where})")
         if others := found["records of other strata"]:
-            why.append(f"{others:,} are of strata that it does not know")
+            why.append(f"of strata that it does not know: {counted(others, 'record')}")
         console.print(
             f"certificate void: {'; '.join(why)}; label a sample of these and calibrate again",
             style="bold red",

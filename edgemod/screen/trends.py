@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgemod.screen.console import MOST_SHOWN, Console, safe, table_of
+from edgemod.words import counted
 
 if TYPE_CHECKING:
     from edgemod.trends import Finding, Trends
@@ -43,7 +44,7 @@ def trends(found: Trends, out: Path | None) -> None:
     if not found.findings:
         console.print("nothing was found")
     looked = ", ".join(f"{name} {n:,}" for name, n in found.looked.items())
-    console.print(f"{found.records:,} records looked at: {looked}", style="dim")
+    console.print(f"{counted(found.records, 'record')} looked at: {looked}", style="dim")
     console.print(
         "each kind but campaigns is found by chance alone in at most one archive of a hundred; "
         "intervals hold together. Records by so many authors; terms: log-odds ratio; shifts: "

@@ -6,6 +6,7 @@ get a second name, and queue and report are made from all chunks as an unsharded
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,23 +45,20 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, restart: bool = Fal
         for name in ("decisions", *(["scores"] if plan["keep_scores"] else [])):
             run_folder.empty(out / name)
         total, cost, queued, crashed = Tally(), _Cost(), [], []
-        digests: dict[str, str] = {}
+        count, digests = 0, {}
         for folder in found:
             told = run_folder.read_report(folder)
             cost.add(told)
             crashed += told.quarantined
-            for index, tally, digest in _chunks(folder):
-                rows, _, decisions = worker.files(folder, index)
-                number = len(digests)
-                part = worker.files(out, number)[2]
-                parts.place(decisions, part)
-                if plan["keep_scores"]:
-                    scores = worker.scores_file(folder, index), worker.scores_file(out, number)
-                    parts.place(*scores)
-                digests[part.name] = digest
+            for index, tally, theirs in _chunks(folder):
+                for path in run_folder.kept(folder, plan, index, tally):
+                    placed = out / path.parent.name / worker.part_name(count)
+                    parts.place(path, placed)
+                    digests[str(placed.relative_to(out))] = theirs[path]
                 if tally.reviews:
-                    queued.append(rows)
+                    queued.append(worker.files(folder, index)[0])
                 total.add(tally)
+                count += 1
         queue = review.export(
             queued, out / "review", format=plan["review_format"], budget=plan["review_budget"]
         )
@@ -80,7 +78,7 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, restart: bool = Fal
             shards=cost.to_json(),
         )
         sealed = verifying.seal(out, plan, digests, queue.files)
-        run_folder.finish(out, document, report, len(digests), sealed)
+        run_folder.finish(out, document, report, count, sealed)
         return report
 
 
@@ -163,26 +161,28 @@ def _document(shard: Path) -> dict[str, Any]:
     return {name: {**state, **whole}[name] for name in kept}
 
 
-def _chunks(folder: Path) -> Iterator[tuple[int, Tally, str]]:
-    """Number, tally and digest of decisions of each chunk of a shard.
+def _chunks(folder: Path) -> Iterator[tuple[int, Tally, dict[Path, str]]]:
+    """Number and tally of each chunk of a shard, and the digests of its files.
 
-    Raises RunError where one is gone, or its decisions are not those that the shard wrote.
+    Raises RunError for the first file that is gone, or not the one that the shard wrote.
     """
     state = run_folder.finished_state(folder)
-    following = run_folder.first_chunk(state)
-    end = following + state["chunks"]
-    for index, tally in run_folder.done(folder, keep_scores=state["plan"]["keep_scores"]):
-        part = worker.files(folder, index)[2]
-        digest = verifying.digest(part)
-        if index != following or state.get("digests", {}).get(f"decisions/{part.name}") != digest:
-            break
-        following += 1
-        yield index, tally, digest
-    if following == end:
-        return
-    raise RunError(
-        "files of this shard are missing or damaged",
-        where=str(folder),
-        fix="Put decisions/ and work/ back as the run left them, or run the shard again with "
-        "--restart.",
-    )
+    recorded, _ = verifying.recorded(folder, state)
+
+    def checked(path: Path) -> str:
+        name = str(path.relative_to(folder))
+        if not path.is_file() or (found := verifying.digest(path)) != recorded.get(name):
+            raise RunError(
+                f"is missing, or not the file that shard {state['plan']['shard']} wrote",
+                where=str(path),
+                fix="Put it back as it was, or run that shard again with --restart.",
+            )
+        return found
+
+    first = run_folder.first_chunk(state)
+    for index in range(first, first + state["chunks"]):
+        numbers = worker.files(folder, index)[1]
+        checked(numbers)
+        tally = Tally.from_json(json.loads(numbers.read_bytes()))
+        kept = run_folder.kept(folder, state["plan"], index, tally)
+        yield index, tally, {path: checked(path) for path in kept}

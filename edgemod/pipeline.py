@@ -405,19 +405,19 @@ def _run(
         _triage_chunks(plan, options, crew, done, total, began, on_progress)
         for source in plan.sources:
             _check_unchanged(source)
-        kept = {}
+        kept: dict[int, Tally] = {}
         crashed: list[dict[str, Any]] = []
         for index, tally in done_chunks():
-            kept[index] = tally.records, tally.reviews
+            kept[index] = tally
             if tally.counts["status"][Status.crashed.name] and len(crashed) < QUARANTINED:
                 crashed += run_folder.with_status(out, index, Status.crashed)
         queue = review.export(
-            [worker.files(out, index)[0] for index, (_, reviews) in kept.items() if reviews],
+            [worker.files(out, index)[0] for index, tally in kept.items() if tally.reviews],
             out / "review",
             format=options.review_format,
             budget=options.review_budget,
         )
-        if (sum(n for n, _ in kept.values()), queue.total) != (total.records, total.reviews):
+        if (sum(t.records for t in kept.values()), queue.total) != (total.records, total.reviews):
             raise RunError(
                 "files of the run were removed or changed while it was going on",
                 where=str(out),
@@ -437,8 +437,11 @@ def _run(
             peak_bytes=crew.peak_bytes() + worker.peak_bytes(),
             quarantined=crashed,
         )
-        written = [worker.files(out, index)[2] for index in sorted(kept)]
-        digests = {part.name: verifying.digest(part) for part in written}
+        digests = {
+            str(path.relative_to(out)): verifying.digest(path)
+            for index, tally in kept.items()
+            for path in run_folder.kept(out, plan.identity, index, tally)
+        }
         sealed = verifying.seal(out, plan.identity, digests, queue.files)
         run_folder.finish(out, plan.document(), report, len(kept), sealed)
         return report

@@ -36,7 +36,7 @@ FORMAT: Final = 2
 """Version of this layout, and of run.json."""
 
 _FILES: Final = ("run.json", "report.json", "report.html")
-_FOLDERS: Final = ("decisions", "review", "scores", "work")
+FOLDERS: Final = ("decisions", "review", "scores", "work")
 _MOST_CHUNKS: Final = 1 << 22  # 17 billion records; readers list the files of all
 
 
@@ -87,7 +87,7 @@ def open_run(out: Path, document: dict[str, Any], restart: bool) -> RunReport | 
     elif state is not None and state["status"] == "complete":
         return _complete(out, state)
     if restart or (state and state["status"] == "restarting"):
-        remove(out / "report.json", out / "report.html", *(out / name for name in _FOLDERS))
+        remove(out / "report.json", out / "report.html", *(out / name for name in FOLDERS))
     _write_state(out, document, "running")
     try:
         for name in _written(document):
@@ -112,7 +112,7 @@ def checked_state(out: Path, document: dict[str, Any], restart: bool) -> dict[st
     try:
         state = _read_state(out)
     except RunError:
-        if not restart or any(path.name not in (*_FILES, *_FOLDERS) for path in others):
+        if not restart or any(path.name not in (*_FILES, *FOLDERS) for path in others):
             raise
         return {}  # whatever the run was, it is to go
     if state is None and others:
@@ -395,6 +395,14 @@ def parts(out: Path, state: dict[str, Any]) -> list[Path]:
     """The files of a complete run's decisions, in input order."""
     first = first_chunk(state)
     return [worker.files(out, index)[2] for index in range(first, first + state["chunks"])]
+
+
+def kept(out: Path, plan: dict[str, Any], index: int, tally: Tally) -> list[Path]:
+    """The files of a chunk that a complete run keeps: decisions, scores, what a merge needs."""
+    queue, numbers, part = worker.files(out, index)
+    scores = [worker.scores_file(out, index)] if plan["keep_scores"] else []
+    needed = [] if plan["shard"] is None else [numbers, *([queue] if tally.reviews else [])]
+    return [part, *scores, *needed]
 
 
 def first_chunk(state: dict[str, Any]) -> int:

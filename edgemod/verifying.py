@@ -1,7 +1,8 @@
 """``verify()``: whether the files of a finished run are still those that it wrote.
 
-run.json holds a SHA-256 of every file in decisions/ and review/, and the head of a hash chain over
-the decisions in their order::
+run.json holds a SHA-256 of every file in decisions/ and review/, of the scores if they are kept
+and in a shard of what work/ keeps for the merge, and the head of a hash chain over the decisions in
+their order::
 
     head of no part  = SHA-256(the plan as JSON: keys sorted, no spaces, ASCII)
     head of k parts  = SHA-256(head of k - 1 parts || SHA-256 of part k)
@@ -19,10 +20,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edgemod import run_folder
 from edgemod.errors import InputError, RunError
+
+_OTHERS: Final = "(review|scores|work)/[^/]+"
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Verification:
 
 
 def verify(out: str | Path, *, head: str | None = None) -> Verification:
-    """Read every file of decisions/ and review/ again and compare; ``head``: one noted earlier.
+    """Read every file that run.json names again and compare; ``head``: one noted earlier.
 
     Raises RunError where ``out`` holds no complete run or its run.json is damaged, InputError
     where ``head`` is not a SHA-256 in hex.
@@ -57,7 +60,7 @@ def verify(out: str | Path, *, head: str | None = None) -> Verification:
     if head is not None and not re.fullmatch("[0-9a-fA-F]{64}", head):
         raise InputError("is not a head", where="--head", fix="Give its 64 hexadecimal digits.")
     state = run_folder.finished_state(out)
-    digests, recorded = _recorded(out, state)
+    digests, noted = recorded(out, state)
     altered, missing = [], []
     for name, expected in digests.items():
         path = out / name
@@ -67,13 +70,12 @@ def verify(out: str | Path, *, head: str | None = None) -> Verification:
             altered.append(name)
     there = {
         path.relative_to(out).as_posix()
-        for folder in ("decisions", "review")
+        for folder in run_folder.FOLDERS
         for path in (out / folder).rglob("*")
         if path.is_symlink() or not path.is_dir()
     }
-    decisions = [digests[name] for name in digests if name.startswith("decisions/")]
-    found = _head(state["plan"], decisions)
-    if found != recorded:
+    found = _head(state["plan"], digests)
+    if found != noted:
         altered.append("run.json")
     return Verification(
         checked=len(digests),
@@ -86,16 +88,16 @@ def verify(out: str | Path, *, head: str | None = None) -> Verification:
 
 
 def seal(
-    out: Path, plan: dict[str, Any], decisions: dict[str, str], queue: Sequence[str]
+    out: Path, plan: dict[str, Any], parts: dict[str, str], queue: Sequence[str]
 ) -> dict[str, Any]:
     """What run.json is to say of the files of a run: ``digests`` and ``head``.
 
-    ``decisions``: names and digests of its parts, in order; ``queue``: names in review/. Raises
-    RunError where one cannot be read.
+    ``parts``: names in ``out`` and digests of what its chunks have left there, the decisions in
+    order; ``queue``: names in review/. Raises RunError where one cannot be read.
     """
-    digests = {f"decisions/{name}": found for name, found in decisions.items()}
-    digests |= {f"review/{name}": digest(out / "review" / name) for name in queue}
-    return {"digests": digests, "head": _head(plan, [*decisions.values()])}
+    digests = {name: found for name, found in parts.items() if name.startswith("decisions/")}
+    digests |= parts | {f"review/{name}": digest(out / "review" / name) for name in queue}
+    return {"digests": digests, "head": _head(plan, digests)}
 
 
 def digest(path: Path) -> str:
@@ -111,23 +113,24 @@ def digest(path: Path) -> str:
         ) from error
 
 
-def _head(plan: dict[str, Any], digests: Sequence[str]) -> str:
+def _head(plan: dict[str, Any], digests: dict[str, str]) -> str:
     canonical = json.dumps(plan, sort_keys=True, separators=(",", ":"))
     head = hashlib.sha256(canonical.encode()).digest()
-    for one in digests:
-        head = hashlib.sha256(head + bytes.fromhex(one)).digest()
+    for name, one in digests.items():
+        if name.startswith("decisions/"):
+            head = hashlib.sha256(head + bytes.fromhex(one)).digest()
     return head.hex()
 
 
-def _recorded(out: Path, state: dict[str, Any]) -> tuple[dict[str, str], str]:
-    """The digests and the head in run.json, if they are of the files that a run has."""
+def recorded(out: Path, state: dict[str, Any]) -> tuple[dict[str, str], str]:
+    """The digests and the head in run.json. Raises RunError if they are not of a run's files."""
     digests, head = state.get("digests"), state.get("head")
     expected = [f"decisions/{part.name}" for part in run_folder.parts(out, state)]
     if (
         isinstance(head, str)
         and isinstance(digests, dict)
         and [*digests][: len(expected)] == expected
-        and all(re.fullmatch("review/[^/]+", name) for name in [*digests][len(expected) :])
+        and all(re.fullmatch(_OTHERS, name) for name in [*digests][len(expected) :])
         and all(re.fullmatch("[0-9a-f]{64}", str(found)) for found in digests.values())
     ):
         return digests, head

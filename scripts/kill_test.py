@@ -2,11 +2,12 @@
 
     python scripts/kill_test.py dump.parquet [--kills 100] [--workers-too]
 
-Runs ``edgemod triage`` once undisturbed, then over and over with a SIGKILL after a random time
-(``--workers-too``: every second time a worker is killed instead, and the run goes on), and at last
-to its end. Compares every file of decisions/ and review/ and the parts of report.json that do not
-depend on time. Prints a table; exit code 1 if anything differs. Takes as long as the run twice, and
-for each kill about as long as edgemod takes to start.
+Runs ``edgemod triage`` once undisturbed, then over and over with a SIGKILL at a random instant,
+until there were so many. ``--workers-too``: every second one hits a worker, and the run goes on to
+meet the next. A run that comes to its end before is compared, and another begins; the last is let
+to its end and compared as well. Compared is every file of OUT byte for byte, but of report.json the
+fields that do not depend on time. Prints a line a kill; exit code 1 if anything differs. Takes as
+long as two or three runs, and for each kill about as long as edgemod takes to start.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,51 +59,52 @@ def main() -> None:
 
 
 def kill_test(options: argparse.Namespace, folder: Path) -> bool:
-    """Whether the killed run came out like the undisturbed one."""
+    """Whether the killed runs came out like the undisturbed one."""
     whole, killed = folder / "whole", folder / "killed"
     command = [sys.executable, "-W", "ignore", "-m", "edgemod", "triage", str(options.input)]
     command += ["--workers", str(options.workers), "--chunk-rows", str(options.chunk_rows)]
-    command += ["--model", options.model, "--progress", "none", "-o"]
+    command += ["--model", options.model, "--keep-scores", "--progress", "none", "-o"]
     began = time.monotonic()
     subprocess.run([*command, str(whole)], check=True, stderr=subprocess.DEVNULL)
     took = time.monotonic() - began
-    chunks = len(list((whole / "decisions").iterdir()))
-    print(f"undisturbed: {took:.1f} s, {chunks} chunks")
+    print(f"undisturbed: {took:.1f} s, {parts(whole)} chunks")
     print(f"{'kill':>4}  {'of':6}  {'after':>8}  {'chunks':>6}  state")
     draw = random.Random(options.seed)
-    # A kill may come while edgemod starts; most shall come later, but the run must not end first.
-    at_work = took / max(options.kills, 1)
-    for number in range(1, options.kills + 1):
-        process = subprocess.Popen([*command, str(killed)], stderr=subprocess.DEVNULL)
-        first = time.monotonic()
-        done = parts(killed)
-        early = draw.random() < 0.2
-        if not early:
-            while parts(killed) == done and process.poll() is None:
+    process, same, done = None, True, 0
+    while done < options.kills:
+        of_worker = options.workers_too and done % 2 == 1
+        if process is None:
+            process = subprocess.Popen([*command, str(killed)], stderr=subprocess.DEVNULL)
+            first = time.monotonic()
+        # Some kills shall come while edgemod starts; most once it is at work.
+        before = parts(killed)
+        if draw.random() < 0.8:
+            while parts(killed) <= before and process.poll() is None:
                 time.sleep(0.005)
-        time.sleep(draw.uniform(0, 2 * at_work if not early else 3))
-        victim = process.pid
-        workers = children(process.pid)
-        of_worker = options.workers_too and number % 2 == 0 and bool(workers)
-        if of_worker:
-            os.kill(draw.choice(workers), signal.SIGKILL)
-            time.sleep(draw.uniform(0, 2 * at_work))
+        time.sleep(draw.uniform(0, took / options.kills))
+        while of_worker and not children(process.pid) and process.poll() is None:
+            time.sleep(0.005)
+        if process.poll() is not None:
+            print(f"a run came to its end after {done} kills", flush=True)
+            same &= process.returncode == 0 and compare(whole, killed)
+            shutil.rmtree(killed)
+            process = None
+            continue
         elapsed = time.monotonic() - first
-        ended = process.poll()
-        if ended is None:
-            os.kill(victim, signal.SIGKILL)
-        process.wait()
+        victim = draw.choice(children(process.pid)) if of_worker else process.pid
+        os.kill(victim, signal.SIGKILL)
+        done += 1
+        if not of_worker:
+            process.wait()
+            process = None
         what = "worker" if of_worker else "run"
-        state = "had ended" if ended is not None else status(killed)
-        print(f"{number:4}  {what:6}  {elapsed:6.1f} s  {parts(killed):6}  {state}", flush=True)
-        if ended == 0:
-            print(f"the run was done after {number - 1} kills")
-            break
-        if ended is not None:
-            print(f"the run ended by itself with status {ended}")
-            return False
+        print(
+            f"{done:4}  {what:6}  {elapsed:6.1f} s  {parts(killed):6}  {status(killed)}", flush=True
+        )
+    if process is not None:
+        process.wait()
     subprocess.run([*command, str(killed)], check=True, stderr=subprocess.DEVNULL)
-    return compare(whole, killed)
+    return compare(whole, killed) and same
 
 
 def parts(out: Path) -> int:
@@ -130,25 +133,26 @@ def status(out: Path) -> str:
 
 def compare(whole: Path, killed: Path) -> bool:
     """Print what is the same and what differs; whether all is the same."""
-    same = True
-    for folder in ("decisions", "review"):
-        mine, theirs = digests(whole / folder), digests(killed / folder)
-        differ = sorted(n for n in {*mine, *theirs} if mine.get(n) != theirs.get(n))
-        print(f"{folder}/: {len(mine)} files, {len(differ)} differ {' '.join(differ[:5])}")
-        same &= not differ
-    mine, theirs = report(whole), report(killed)
-    fields = sorted(n for n in {*mine, *theirs} if mine.get(n) != theirs.get(n))
-    print(f"report.json: {len(mine)} fields compared, {len(fields)} differ {' '.join(fields)}")
-    left = [str(p.relative_to(killed)) for p in killed.rglob("*.partial")]
-    print(f"unfinished files left: {len(left)} {' '.join(left)}")
-    same &= not fields and not left
-    print("the same" if same else "NOT the same")
+    mine, theirs = digests(whole), digests(killed)
+    differ = sorted(n for n in {*mine, *theirs} if mine.get(n) != theirs.get(n))
+    size = sum(p.stat().st_size for p in files(whole))
+    print(f"{len(mine)} files of {size:,} bytes, {len(differ)} differ {' '.join(differ[:5])}")
+    told, again = report(whole), report(killed)
+    fields = sorted(n for n in {*told, *again} if told.get(n) != again.get(n))
+    print(f"report.json: {len(told)} fields compared, {len(fields)} differ {' '.join(fields)}")
+    same = not differ and not fields
+    print("the same" if same else "NOT the same", flush=True)
     return same
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file, by name."""
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+def files(out: Path) -> list[Path]:
+    """Every file of a run but its report, unfinished ones included."""
+    return sorted(p for p in out.rglob("*") if p.is_file() and p.name != "report.json")
+
+
+def digests(out: Path) -> dict[str, str]:
+    """SHA-256 of every file but the report, by its name in the folder."""
+    return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files(out)}
 
 
 def report(out: Path) -> dict[str, Any]:

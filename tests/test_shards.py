@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,14 @@ def whole(
 def three(dump: Path, tmp_path_factory: pytest.TempPathFactory, one_process: None) -> list[Path]:
     """The three shards of ``whole``."""
     return sharded(dump, tmp_path_factory.mktemp("three"), 3, review_budget=30)
+
+
+@pytest.fixture(scope="module")
+def with_scores(
+    dump: Path, tmp_path_factory: pytest.TempPathFactory, one_process: None
+) -> list[Path]:
+    """Two shards that keep scores."""
+    return sharded(dump, tmp_path_factory.mktemp("scores"), 2, keep_scores=True)
 
 
 def sharded(source: Path, folder: Path, count: int, **options: Any) -> list[Path]:
@@ -219,10 +228,12 @@ def test_a_stopped_shard_goes_on_to_the_same_bytes(
         command(on_progress=stop)
     report = command()
     assert report.resumed_chunks >= 1
-    kept = contents(tmp_path / "out")
-    assert {k: v for k, v in kept.items() if "tally" not in k} == {
-        k: v for k, v in contents(three[1]).items() if "tally" not in k
+    kept, whole = contents(tmp_path / "out"), contents(three[1])
+    # Tallies have times, and run.json their digests.
+    assert {k: v for k, v in kept.items() if not re.search("tally|run.json", k)} == {
+        k: v for k, v in whole.items() if not re.search("tally|run.json", k)
     }
+    assert edgemod.verify(tmp_path / "out").head == edgemod.verify(three[1]).head
 
 
 def test_everything_wrong_with_the_shards_is_named(
@@ -264,14 +275,30 @@ def edit(path: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-@pytest.mark.parametrize("which", [0, 1, 2])
-def test_a_shard_that_lost_a_file_is_named(three: list[Path], tmp_path: Path, which: int) -> None:
-    lame = tmp_path / "lame"
-    shutil.copytree(three[1], lame)
-    index = next(i for i, tally in run_folder.done(lame, keep_scores=False) if tally.reviews)
-    worker.files(lame, index)[which].unlink()
-    with pytest.raises(RunError, match="lame: files of this shard are missing or damaged"):
-        edgemod.merge([three[0], lame, three[2]], tmp_path / "out")
+@pytest.mark.parametrize("harm", ["gone", "flipped", "of another chunk"])
+@pytest.mark.parametrize("folder", ["decisions", "scores", "work/review", "work/tally"])
+def test_a_file_that_is_not_what_the_shard_wrote_is_named(
+    with_scores: list[Path], tmp_path: Path, folder: str, harm: str
+) -> None:
+    """Also where it has as many rows as before, and where it is a whole part."""
+    shards = [tmp_path / "s1", tmp_path / "s2"]
+    for source, copy in zip(with_scores, shards, strict=True):
+        shutil.copytree(source, copy)
+    assert edgemod.verify(shards[1]).sound
+    parent, _, kind = folder.partition("/")
+    path, another = sorted((shards[1] / parent).glob(f"{kind}*"))[:2]
+    if harm == "gone":
+        path.unlink()
+    elif harm == "flipped":
+        whole = bytearray(path.read_bytes())
+        whole[len(whole) // 3] ^= 1
+        path.write_bytes(whole)
+    else:
+        shutil.copyfile(another, path)
+    with pytest.raises(RunError, match="is missing, or not the file that shard 2/2 wrote") as told:
+        edgemod.merge(shards, tmp_path / "out")
+    assert told.value.where == str(path)
+    assert not edgemod.verify(shards[1]).sound
 
 
 def test_a_killed_merge_goes_on(

@@ -242,8 +242,8 @@ def merge(shards: tuple[Path, ...], out: Path, restart: bool, as_json: bool) -> 
 def verify(out: Path, head: str | None, as_json: bool) -> None:
     """Check that decisions and review queue of a finished run are as it wrote them.
 
-    Reads every file of decisions/ and review/ again, names those that were altered, are missing
-    or were added, and exits 3 if there are any. Prints the head of the chain over the decisions.
+    Reads their files again, and kept scores, names those that were altered, are missing or were
+    added, and exits 3 if there are any. Prints the head of the chain over the decisions.
     Note it elsewhere: a chain inside OUT proves nothing against somebody who rewrites all of it.
     """
     from edgemod import verifying
@@ -258,7 +258,7 @@ def verify(out: Path, head: str | None, as_json: bool) -> None:
                 click.echo(f"{how}: {printable(name)}")
         if not found.noted:
             click.echo("the head is not the one given: these are not the decisions it was noted of")
-        click.echo(f"checked {counted(found.checked, 'file')} of decisions/ and review/", nl=False)
+        click.echo(f"checked {counted(found.checked, 'file')}", nl=False)
         click.echo(": all are as the run wrote them" if found.sound else "")
         click.echo(f"head {found.head}")
     if not found.sound:

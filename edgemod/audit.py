@@ -1,10 +1,12 @@
 """What nobody reviewed: a sample of a finished run with known chances, and what its labels say.
 
 ``sample`` draws records of every verdict. Half of the sample is drawn alike, so that each record
-has a chance; the other half by how much a label would tell, sqrt(p (1 - p)) of the probability of
-``any``, which is what makes estimates of shares most precise (Neyman 1934, "On the two different
-aspects of the representative method"). Each record is drawn or not by itself (Poisson sampling), so
-a sample has about as many records as asked for.
+has a chance. A quarter goes to what was flagged, all of it alike: flags are few and the models are
+sure of them, so that else hardly one would be drawn and nothing be known of wrong ones. The rest is
+drawn by how much a label would tell, sqrt(p (1 - p)) of the probability of ``any``, which is what
+makes estimates of shares most precise (Neyman 1934, "On the two different aspects of the
+representative method"). Each record is drawn or not by itself (Poisson sampling), so a sample has
+about as many records as asked for.
 
 ``report`` turns labels of such a sample into shares of the whole run: each record stands for the
 inverse of its chance (Hajek 1971). Intervals are exact for any n (bounds.py), and so wider than
@@ -46,19 +48,27 @@ FORMATS: Final = ("parquet", "csv", "jsonl")
 """Of samples. Not Label Studio's, whose tasks say what the models think."""
 FLOOR: Final = 0.5
 """Share of a sample that is drawn alike from all records."""
+FLAGS: Final = 0.25
+"""Share of a sample that is drawn from the flagged records, beside those of ``FLOOR``."""
 
 Floats = npt.NDArray[np.float64]
 
 
-def chances(p: npt.NDArray[np.floating[Any]], n: int) -> Floats:
-    """The chance of each record with probabilities ``p`` (N,) to come into a sample of about n.
+def chances(
+    p: npt.NDArray[np.floating[Any]], flagged: npt.NDArray[np.bool_], n: int
+) -> tuple[Floats, Floats]:
+    """The chance of each record with probabilities ``p`` (N,) to come into a sample of about n, and
+    the least chance that any record flagged as it is, or not, has.
 
     NaN, no probability, counts as one half: nothing is known of it.
     """
-    telling = np.sqrt(np.where(np.isnan(p), 0.25, p * (1 - p)))
+    flags, least = int(flagged.sum()), n * FLOOR / max(len(p), 1)
+    for_flags = min((FLAGS if flags < len(p) else 1 - FLOOR) * n, flags)
+    telling = np.where(flagged, 0, np.sqrt(np.where(np.isnan(p), 0.25, p * (1 - p))))
     total = float(telling.sum())
-    by_score = telling / total if total else np.full(len(p), 1 / max(len(p), 1))
-    return np.minimum(n * (FLOOR / max(len(p), 1) + (1 - FLOOR) * by_score), 1.0)
+    by_score = telling / total if total else ~flagged / max(len(p) - flags, 1)
+    floors = np.minimum(least + np.where(flagged, for_flags / max(flags, 1), 0), 1.0)
+    return np.minimum(floors + (n * (1 - FLOOR) - for_flags) * by_score, 1.0), floors
 
 
 # -- drawing -----------------------------------------------------------------------------------
@@ -110,17 +120,18 @@ def sample(
     if state["plan"].get("pseudonyms"):
         columns = replace(columns, thread=None)
     parts = run_folder.parts(run, state)
-    p = np.concatenate([np.zeros(0, np.float32), *(_column(part) for part in parts)])
-    chance = chances(p, n)
+    decided = [_decided(part) for part in parts]
+    p = np.concatenate([np.zeros(0, np.float32), *(of_part for of_part, _ in decided)])
+    flagged = np.concatenate([np.zeros(0, bool), *(of_part for _, of_part in decided)])
+    chance, floors = chances(p, flagged, n)
     drawn = np.flatnonzero(np.random.default_rng(seed).random(len(p)) < chance)
-    decisions, inclusion = _drawn(parts, drawn), chance[drawn]
-    floor = min(n * FLOOR / max(len(p), 1), 1.0)
+    decisions, inclusion, least = _drawn(parts, drawn), chance[drawn], floors[drawn]
     with tempfile.TemporaryDirectory(prefix="edgemod-") as folder:
         files: list[Path] = []
         for chunk, rows in originals.chunks(decisions, sources, columns, of_run):
             whole = np.arange(len(rows))
             table = review.queued(
-                chunk, decisions.take(rows), of_run, whole, inclusion[rows], floor
+                chunk, decisions.take(rows), of_run, whole, inclusion[rows], least[rows]
             )
             if state["plan"].get("redact_pii"):
                 table = privacy.redact(table)
@@ -132,11 +143,12 @@ def sample(
         return review.export(files, out, format=format)
 
 
-def _column(part: Path) -> npt.NDArray[np.float32]:
-    """The probabilities of ``any`` of a part, NaN where there is none."""
+def _decided(part: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """The probabilities of ``any`` of a part, NaN where there is none, and what was flagged."""
     with open_part(part) as file:
-        column = file.read([f"p_{ANY}"])[0]
-    return np.asarray(column.to_numpy(zero_copy_only=False), np.float32)
+        table = file.read([f"p_{ANY}", "verdict"])
+    p, verdict = (column.to_numpy(zero_copy_only=False) for column in table.columns)
+    return np.asarray(p, np.float32), verdict == Verdict.flag.name
 
 
 def _drawn(parts: Sequence[Path], drawn: npt.NDArray[np.int64]) -> pa.Table:
@@ -181,7 +193,7 @@ def report(inputs: str | Path | Sequence[str | Path]) -> list[Share]:
     """
     sources = discover([inputs] if isinstance(inputs, str | Path) else inputs)
     labels: dict[str, list[npt.NDArray[np.int8]]] = {}
-    verdicts, categories, weights, heaviest = [], [], [], 1.0
+    verdicts, categories, weights, heaviest = [], [], [], []
     places: list[tuple[str, str]] = []
     for source in sources:
         given = read_labels(source, None)
@@ -196,14 +208,14 @@ def report(inputs: str | Path | Sequence[str | Path]) -> list[Share]:
         categories.append(read_groups(source, "category"))
         places += zip(read_values(source, "source"), read_values(source, "source_row"), strict=True)
         weights.append(1 / inclusion.chance)
-        heaviest = max(heaviest, 1 / inclusion.floor)
+        heaviest.append(1 / inclusion.floors)
         for name in OUTPUTS:
             column = given.get(name, given.get(UNSAFE) if name == ANY else None)
             missing = np.full(len(inclusion.chance), -1, np.int8)
             labels.setdefault(name, []).append(missing if column is None else column)
     verdict, category = np.concatenate(verdicts), np.concatenate(categories)
     _check(verdict, places)
-    drawn = Drawn(np.concatenate(weights), heaviest)
+    weight, heavy = np.concatenate(weights), np.concatenate(heaviest)
     found = []
     for name in OUTPUTS:
         label = np.concatenate(labels[name])
@@ -217,7 +229,10 @@ def report(inputs: str | Path | Sequence[str | Path]) -> list[Share]:
             ("violate among cleared", known & cleared, label == 1),
             ("wrong flags", known & flagged, label == 0),
         ):
-            found.append(Share(what, name, int(rows.sum()), _share(hits[rows], drawn[rows])))
+            # What was flagged was drawn by chances of its own; records that violate may be of any.
+            most = heavy[rows if what == "wrong flags" else ...].max(initial=1.0)
+            drawn = Drawn(weight[rows], float(most))
+            found.append(Share(what, name, int(rows.sum()), _share(hits[rows], drawn)))
     return found
 
 

@@ -248,12 +248,15 @@ def risk(run: Path, state: dict[str, Any], labels: str | Path) -> Risk:
     index = np.array([row[0] for row in rows])
     verdict, p = np.array([row[1] for row in rows]), np.array([row[2] for row in rows])
     weights = 1 / chance[index]
-    drawn = None
+    drawn = of_flags = None
     if inclusion is not None:
         drawn = Drawn(weights, max(1 / inclusion.floor, float(weights.max())))
     violates = truth[index] == 1
     cleared, flagged = verdict == Verdict.clear.name, verdict == Verdict.flag.name
     settled = cleared | flagged
+    if inclusion is not None and flagged.any():  # they were drawn by chances of their own
+        most = np.maximum(weights, 1 / inclusion.floors[index])[flagged].max()
+        of_flags = Drawn(weights, float(most))
     wrong = (cleared & violates) | (flagged & ~violates)
     coverage = share(settled, np.ones(len(settled), bool), drawn)
     assert coverage is not None
@@ -263,7 +266,7 @@ def risk(run: Path, state: dict[str, Any], labels: str | Path) -> Risk:
         coverage=coverage,
         risk=share(wrong, settled, drawn),
         missed=share(violates, cleared, drawn),
-        false_flags=share(~violates, flagged, drawn),
+        false_flags=share(~violates, flagged, of_flags),
         curve=_curve(violates, p, weights),
     )
 

@@ -29,7 +29,11 @@ INCLUSION: Final = "inclusion_probability"
 """Column of the chance that a record had of being drawn into the labels; audits write it."""
 
 FLOOR: Final = "inclusion_floor"
-"""Column of the least chance that any record of the whole had; the same in every row."""
+"""Column of the least chance that any record of the whole had, the same in every row; or that any
+with the same ``verdict`` had."""
+
+VERDICT: Final = "verdict"
+"""Column of what the run decided; audits write it."""
 
 LABELS: Final = (*CATEGORIES, ANY, UNSAFE)
 """Names that a label column may have."""
@@ -72,17 +76,21 @@ def read_labels(source: Source, wanted: Sequence[str] | None) -> dict[str, Label
 
 @dataclass(frozen=True)
 class Inclusion:
-    """The chance of each record (rows,) of being drawn, and the least that any of the whole had."""
+    """The chance of each record (rows,) of being drawn, and the least that any of the whole had.
+
+    ``floors`` (rows,): the least that any record with the same verdict had.
+    """
 
     chance: npt.NDArray[np.float64]
     floor: float
+    floors: npt.NDArray[np.float64]
 
 
 def read_inclusion(source: Source) -> Inclusion | None:
     """The chances that the records of a file had of being drawn; None: no such column.
 
     Raises InputError for a chance that is not over 0 and at most 1, and where the column
-    ``FLOOR`` does not say one least chance, over 0, of which no record has less.
+    ``FLOOR`` does not say one least chance, over 0, of which no record has less; or one a verdict.
     """
     if INCLUSION not in formats.schema(source).names:
         return None
@@ -95,13 +103,17 @@ def read_inclusion(source: Source) -> Inclusion | None:
         )
     chance, floors = _shares(source, INCLUSION), _shares(source, FLOOR)
     floor = float(floors.min(initial=1.0))
-    if (floors != floor).any() or (chance < floor * (1 - 1e-9)).any():
+    alike = [floors]
+    if VERDICT in formats.schema(source).names and (floors != floor).any():
+        verdicts = read_groups(source, VERDICT)
+        alike = [floors[verdicts == one] for one in {*verdicts.tolist()}]
+    if any((one != one[:1]).any() for one in alike) or (chance < floors * (1 - 1e-9)).any():
         raise InputError(
             f"column '{FLOOR}' is not one number that no chance is below",
             where=source.path,
             fix="It is the least chance that any record of the whole had of being drawn.",
         )
-    return Inclusion(chance, floor)
+    return Inclusion(chance, floor, floors)
 
 
 def _shares(source: Source, name: str) -> npt.NDArray[np.float64]:

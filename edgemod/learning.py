@@ -1,9 +1,16 @@
 """``learn()``: a user's own labels to a filter, a head and a calibration of their own. Local only.
 
-The labelled records are split so that copies, and near copies, are on one side: two fifths to fit,
-one fifth to compare with, two fifths to certify (calibrating.py). An output of the filter, or of
-the encoder's head, is moved only if it ranks the compared records better, and the whole is adopted
-only if the last part certifies every claim for it that it certifies for the shipped models.
+The labelled records are split so that copies, near copies and the records of one thread are on one
+side: two fifths to fit, one fifth to compare with, two fifths to certify (calibrating.py). An
+output of the filter, or of the encoder's head, is moved only if it ranks the compared records
+better, and the whole is adopted only if the last part certifies something for it, and every claim
+that it certifies for the shipped models.
+
+Where labels come with the chance that each record had of being drawn, comparing and certifying
+weigh by it: they are about the archive, not about the sample. Fitting does not. Chances depend on
+what the models already say, which the fit starts from, so that what violates among records of equal
+scores is as in the archive; weights of 1 to 100 would leave a fit of hardly any records (Solon,
+Haider and Wooldridge 2015, "What are we weighting for?").
 """
 
 from __future__ import annotations
@@ -12,7 +19,8 @@ import dataclasses
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -22,6 +30,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from edgemod import (
     calibrating,
@@ -57,6 +67,8 @@ REVIEWER: Final = "reviewer"
 """Column of who labelled a record."""
 LEAST: Final = 40
 """Labels of either kind to fit an output to, and a quarter of that to compare it on."""
+_MOST: Final = 0.2
+"""Share of the records that are kept in one part for their threads."""
 _PARTS: Final = (0.4, 0.6)
 """Where the part to compare with begins, and the part to certify on."""
 
@@ -64,7 +76,8 @@ _PARTS: Final = (0.4, 0.6)
 @dataclass(frozen=True)
 class Compared:
     """One output of a stage on ``n`` records that it was not fitted to: how much more AUPRC it has,
-    ``low`` to ``high`` (95 %); ``adopted`` if that is surely more than nothing."""
+    ``low`` to ``high`` (95 % for all that are compared together); ``adopted`` if that is surely
+    more than nothing."""
 
     stage: str
     label: str
@@ -104,6 +117,8 @@ class _Labelled:
     labels: Labels
     share: npt.NDArray[np.float64]
     """From 0 to 1: which part it is in."""
+    threads_apart: bool
+    """Whether threads are split, which they are where one of them is too much for one part."""
     inclusion: tuple[npt.NDArray[np.float64], float] | None
     reviewers: list[str]
     """(n,), none where no column says."""
@@ -166,6 +181,10 @@ def learn(
         )
     with Triager(policy, model) as triager:
         given = _read(sources, columns, labels, triager, seed)
+        if given.threads_apart:
+            tell(
+                "threads are split: one of them, with what is alike, is over a fifth of the labels"
+            )
         moved = _move(triager, given, seed, tell)
         maker = _Maker(out, name, triager, moved)
         try:
@@ -183,7 +202,7 @@ def learn(
             "policy": triager.policy,
             "workers": workers,
         }
-        with tempfile.TemporaryDirectory(prefix="edgemod-") as folder:
+        with tempfile.TemporaryDirectory(prefix="edgemod-") as folder, maker.or_undone():
             last = _write_part(given, given.part(_PARTS[1], 1.0), Path(folder) / "labels.parquet")
             before = calibrating.calibrate(last, out / "calibration.json", model=model, **options)
             after, adopted = None, False
@@ -194,7 +213,8 @@ def learn(
                 after = calibrating.calibrate(
                     last, fresh, calibration=base, model=chosen, **options
                 )
-                adopted = _certified(before) <= _certified(after)
+                held, now = _certified(before), _certified(after)
+                adopted = bool(now) and held <= now
                 if adopted:
                     write_bytes(out / "calibration.json", fresh.read_bytes())
                 else:
@@ -243,38 +263,62 @@ def _read(
     reviewers: list[str] = []
     if all(REVIEWER in formats.schema(source).names for source in sources):
         reviewers = [name for source in sources for name in read_values(source, REVIEWER)]
-    texts, rows, start = [], [], 0
-    flat = replace(columns, id=None, thread=None, author=None, time=None)
+    texts, rows, threads, start = [], [], list[str | None](), 0
+    flat = replace(columns, id=None, author=None, time=None)
     for source in sources:
         for run in formats.rows(source, columns.text):
             limit = triager.policy.max_text_bytes
             chunk = records.chunk_of(run, flat, max_text_bytes=limit)
             ok = np.flatnonzero(np.array(chunk.texts["status"], np.int8) == Status.ok)
             texts += chunk.texts["text"].take(pa.array(ok)).to_pylist()
-            rows += (start + np.array(chunk.texts["record"], np.int64)[ok]).tolist()
+            here = np.array(chunk.texts["record"], np.int64)[ok]
+            rows += (start + here).tolist()
+            threads += chunk.records["thread_id"].take(pa.array(here)).to_pylist()
             start += run.count
     kept = [i for i, row in enumerate(rows) if (matrix[row] >= 0).any()]
     chosen = np.array([rows[i] for i in kept], np.int64)
-    texts = [texts[i] for i in kept]
+    column = pa.array([texts[i] for i in kept], pa.large_string())
+    share, apart = _shares(column, seed, [threads[i] for i in kept])
     return _Labelled(
-        texts=pa.array(texts, pa.large_string()),
+        texts=column,
         labels=matrix[chosen],
-        share=_shares(pa.array(texts, pa.large_string()), seed),
+        share=share,
+        threads_apart=apart,
         inclusion=None if chance is None or floor is None else (chance[chosen], floor),
         reviewers=[reviewers[row] for row in chosen] if reviewers else [],
         fingerprint=records.fingerprint(sources),
     )
 
 
-def _shares(texts: pa.LargeStringArray, seed: int) -> npt.NDArray[np.float64]:
-    """A number from 0 to 1 for each text (n,), the same for those that are nearly the same."""
+def _shares(
+    texts: pa.LargeStringArray, seed: int, threads: Sequence[str | None]
+) -> tuple[npt.NDArray[np.float64], bool]:
+    """A number from 0 to 1 for each text (n,), the same for those that are nearly the same or of
+    one thread; and whether threads were left out, since such a group is over ``_MOST`` of all."""
     data, offsets = features.extract(texts, features.Lexicons.compile(())).normalised
     forms = [data[low:high].tobytes() for low, high in pairwise(offsets.tolist())]
     first = np.arange(len(forms))
     long = np.flatnonzero(np.diff(offsets) >= shingles.SHORTEST)
     first[long] = long[shingles.clusters(shingles.sign(data, offsets)[long])]
+    apart = False
+    if any(threads):
+        whole = _joined(first, threads)
+        apart = bool(np.bincount(whole).max() > max(_MOST * len(forms), 1))
+        first = first if apart else whole
     digests = (hashlib.blake2b(b"%d " % seed + forms[i], digest_size=8).digest() for i in first)
-    return np.array([int.from_bytes(digest, "big") / 2**64 for digest in digests])
+    shares = [int.from_bytes(digest, "big") / 2**64 for digest in digests]
+    return np.array(shares, np.float64), apart
+
+
+def _joined(first: npt.NDArray[np.int64], threads: Sequence[str | None]) -> npt.NDArray[np.int64]:
+    """The first text (n,) of each group of clusters, given by their first, that threads join."""
+    seen: dict[str, int] = {}
+    of_thread = [seen.setdefault(name, i) if name else i for i, name in enumerate(threads)]
+    rows, ones = np.tile(np.arange(len(first)), 2), np.ones(2 * len(first), bool)
+    links = sparse.coo_array((ones, (rows, np.append(first, of_thread))), (len(first),) * 2)
+    _, group = csgraph.connected_components(links, directed=False)
+    _, firsts, back = np.unique(group, return_index=True, return_inverse=True)
+    return np.asarray(firsts[back], np.int64)
 
 
 def _write_part(given: _Labelled, rows: npt.NDArray[np.int64], path: Path) -> Path:
@@ -330,6 +374,8 @@ def _move(triager: Triager, given: _Labelled, seed: int, tell: Callable[[str], N
         stages.append(_HeadStage(triager.model, given))
     moves: dict[str, dict[int, Move]] = {"filter": {}, "model": {}}
     compared, scores = [], {}
+    alpha = 0.05 / (len(stages) * len(tried))  # Bonferroni: none is adopted by luck
+    weights = None if given.inclusion is None else 1 / given.inclusion[0]
     for stage in stages:
         crossed = stage.scores[fit]
         for k in tried:
@@ -341,7 +387,14 @@ def _move(triager: Triager, given: _Labelled, seed: int, tell: Callable[[str], N
                 tell(f"{stage.name}: no move of {OUTPUTS[k]} does better than none")
                 continue
             answers, new = given.labels[there, k], old[there] + x[there] @ move.weights
-            gain, low, high = refitting.difference(answers, old[there], new, seed=seed)
+            gain, low, high = refitting.difference(
+                answers,
+                old[there],
+                new,
+                None if weights is None else weights[there],
+                alpha=alpha,
+                seed=seed,
+            )
             violating, adopted = int((answers == 1).sum()), low > 0
             one = Compared(stage.name, OUTPUTS[k], len(there), violating, gain, low, high, adopted)
             compared.append(one)
@@ -407,7 +460,7 @@ class _Maker:
         self._out, self._triager, self._moved = out, triager, moved
         self.name, self._recorded = name, False
         self._old = store.filter_path(triager.filter.fingerprint)
-        self._filter, self._model = triager.filter.fingerprint, triager.model
+        self._filter = self._base = triager.filter.fingerprint
         self._model_print = triager.model.fingerprint if triager.model else "none"
 
     @property
@@ -469,9 +522,19 @@ class _Maker:
         """Take back what ``write`` did."""
         if self._recorded:
             store.forget(self.name, "")
-        if self._moved.moves["filter"]:
+        if self._filter != self._base:
             store.forget("", self._filter)
         remove(self._out / "filter.safetensors", self._out / "head.safetensors")
+
+    @contextmanager
+    def or_undone(self) -> Iterator[None]:
+        """Leave nothing recorded, and the folder empty, where what is done here fails."""
+        try:
+            yield
+        except BaseException:
+            self.undo()
+            remove(self._out / "calibration.json")
+            raise
 
 
 def _card(found: Learned, given: _Labelled, triager: Triager, out: Path) -> dict[str, Any]:

@@ -137,9 +137,14 @@ def redact(rows: pa.Table) -> pa.Table:
         if len(some):
             texts = column.to_pylist()
             for row in some.tolist():
-                texts[row] = _redacted(texts[row].encode()).decode()
+                texts[row] = redacted(texts[row])
             rows = rows.set_column(at, field, pa.array(texts, field.type))
     return rows
+
+
+def redacted(text: str) -> str:
+    """A text with placeholders for personal data."""
+    return _redacted(text.encode()).decode()
 
 
 def _redacted(text: bytes) -> bytes:

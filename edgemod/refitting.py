@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save
 from scipy import sparse
 
 from edgemod import filter as filters
-from edgemod import fitting, metrics
+from edgemod import fitting
 from edgemod.features import Buffers
 from edgemod.kernels import ngrams
 from edgemod.metrics import Labels
@@ -141,22 +141,49 @@ def _solved(x: Any, turned: Any, curve: Floats, penalty: float, right: Floats) -
 
 
 def difference(
-    labels: Labels, old: Floats, new: Floats, resamples: int = 1000, seed: int = 0
+    labels: Labels,
+    old: Floats,
+    new: Floats,
+    weights: Floats | None = None,
+    *,
+    alpha: float = 0.05,
+    resamples: int = 4000,
+    seed: int = 0,
 ) -> tuple[float, float, float]:
-    """AUPRC of new scores less that of old ones, and the 95 % interval of the paired bootstrap."""
-    random = np.random.default_rng(seed)
+    """AUPRC of new scores less that of old ones, and the interval of the paired bootstrap that
+    misses it with a chance of ``alpha``.
+
+    ``weights`` (n,), over 0: the records that each stands for, the inverse of its chance of being
+    drawn; None where all had the same.
+    """
+    random, n = np.random.default_rng(seed), len(labels)
+    each = np.ones(n) if weights is None else weights
+    before, after = _Area(labels, old), _Area(labels, new)
     drawn: list[float] = []
     while len(drawn) < resamples:
-        rows = random.integers(0, len(labels), len(labels))
-        if len(np.unique(labels[rows])) == 2:
-            drawn.append(_gain(labels[rows], old[rows], new[rows]))
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return _gain(labels, old, new), float(low), float(high)
+        times = np.bincount(random.integers(0, n, n), minlength=n)
+        if times[labels == 1].any() and times[labels == 0].any():
+            drawn.append(after.under(times * each) - before.under(times * each))
+    low, high = np.percentile(drawn, (50 * alpha, 100 - 50 * alpha))
+    return after.under(each) - before.under(each), float(low), float(high)
 
 
-def _gain(labels: Labels, old: Floats, new: Floats) -> float:
-    areas = (metrics.average_precision(labels, scores) for scores in (new, old))
-    return next(areas) - next(areas)
+class _Area:
+    """AUPRC as ``metrics.average_precision`` has it, of records that weigh something."""
+
+    def __init__(self, labels: Labels, scores: Floats) -> None:
+        self._order = np.argsort(-scores, kind="stable")
+        self._hit = labels[self._order] == 1
+        ranked = scores[self._order]
+        self._ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal: one step
+
+    def under(self, weights: Floats) -> float:
+        """Of weights (n,), some of them over 0 in records of either kind."""
+        each = weights[self._order]
+        taken = np.cumsum(each)[self._ends]
+        found = np.cumsum(each * self._hit)[self._ends]
+        precision = found / np.maximum(taken, 1e-12)  # nothing may be taken yet
+        return float(np.diff(found, prepend=0.0) @ precision / found[-1])
 
 
 # -- the filter --------------------------------------------------------------------------------

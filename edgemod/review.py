@@ -141,10 +141,10 @@ def queued(
     policy: Policy,
     chosen: Integers,
     inclusion: Floats,
-    floor: float = 1.0,
+    floor: float | Floats = 1.0,
 ) -> pa.Table:
     """Return rows ``chosen`` of a chunk as ``pending`` does; ``inclusion``: the chance of each,
-    ``floor``: the least that any record had.
+    ``floor``: the least that any record had, or any that was flagged, or not, as each is.
     """
     decisions, records = decisions.take(chosen), chunk.records.take(chosen)
     texts = chunk.texts.take(_text_rows(chunk.texts, chosen, decisions["message"]))

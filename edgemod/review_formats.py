@@ -53,12 +53,13 @@ CATEGORIES
 """.replace("CATEGORIES", "\n".join(f'    <Choice value="{name}"/>' for name in CATEGORIES))
 
 
-def write(rows: pa.Table, folder: Path, format: str) -> list[str]:
-    """Write rows of a queue, in their order, to an empty folder as ``review.export`` does.
+def write(rows: Iterator[pa.Table], folder: Path, format: str) -> list[str]:
+    """Write rows of a queue, in their order, to an empty folder as ``review.export`` does, in one
+    file whatever their ranks.
 
     They may have more columns than ``review.REVIEW``. Returns the files' names. Raises OSError.
     """
-    return WRITERS[format](folder, iter([rows]), max(rows.num_rows, 1) + 1)
+    return WRITERS[format](folder, rows, 1 << 62)
 
 
 def _write_parquet(folder: Path, tables: Iterator[pa.Table], rows_per_file: int) -> list[str]:

@@ -43,6 +43,8 @@ class Spelling:
     """How a lexicon term was written in records where only its normal form fires."""
 
     records: int = 0
+    timed: int = 0
+    """Those of them whose moment is known."""
     first: int = 0
     """The record of least moment."""
     ids: list[int] = field(default_factory=list)
@@ -216,6 +218,7 @@ def _spellings(text: str, lexicons: Lexicons, plain: set[str], record: int, trac
         if here < before or (np.isnan(before) and not np.isnan(here)):
             found.first = record
         found.records += 1
+        found.timed += bool(np.isfinite(here))
         if len(found.ids) < 50:
             found.ids.append(record)
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from edgemod import columns as column_checks
-from edgemod import formats, originals, patterns, run_folder, traces
+from edgemod import formats, originals, patterns, privacy, run_folder, traces
 from edgemod.errors import InputError, OutputError
 from edgemod.features import Lexicons
 from edgemod.kernels import shingles, terms
@@ -109,7 +109,8 @@ def trends(
 
     ``by``: a column of channels or communities. ``time``, ``author``: columns, where the run had
     none. ``windows``: as many of equally many records. ``policy``: whose lexicons are looked for.
-    ``show``: terms and examples as they are. Of more than ``most_records`` a random share is taken.
+    ``show``: terms and examples as they are, but for personal data in the examples of a run whose
+    queue has placeholders for it. Of more than ``most_records`` a random share is taken.
 
     Raises RunError if ``run`` is no complete run, InputError if its input is gone or has changed
     or a column will not do, PolicyError, and OutputError if ``out`` cannot be written.
@@ -264,15 +265,16 @@ class _Look:
                 continue
             low, high = (self._rank(rows, side) for side in ("left", "right"))
             p, a, b = patterns.scan(low, high)
-            inside = rows[a : b + 1]
-            authors = self._authors(inside)
-            if len(inside) >= SMALLEST and (authors is None or authors >= SMALLEST):
-                tested.append((p, inside, len(rows)))
+            tested.append((p, rows[a : b + 1], len(rows)))
         self.looked["clusters scanned for bursts"] = len(tested)
+        # All that were scanned: to leave out the small and sparse ones first would be to choose
+        # what is tested by what it shows.
         real = patterns.holm(np.array([p for p, _, _ in tested]))
         found = []
         for (p, rows, copies), holds in zip(tested, real, strict=True):
-            if holds:
+            authors = self._authors(rows)
+            many = len(rows) >= SMALLEST and (authors is None or authors >= SMALLEST)
+            if holds and many:
                 span = self._kept.moment[rows[-1]] - self._kept.moment[rows[0]]
                 where = f"{len(rows):,} of {copies:,} copies in {_span(span)}"
                 found.append(self._found("burst", "", where, rows, p=p, example=True))
@@ -427,18 +429,20 @@ class _Look:
         """Spellings of lexicon terms, in the normal form alone, that were not there before."""
         kept = self._kept
         some = [
-            (key, one)
+            (key, one, one.timed if kept.timed else one.records)
             for key, one in kept.spellings.items()
-            if one.records >= 3 and np.isfinite(kept.moment[one.first])
+            if np.isfinite(kept.moment[one.first])
         ]
+        some = [known for known in some if known[2] >= 3]
         self.looked["spellings"] = len(kept.spellings)
         self.looked["spellings tested"] = len(some)
-        before = np.array([np.searchsorted(self._moments, kept.moment[s.first]) for _, s in some])
-        sizes = np.array([s.records for _, s in some])
+        first = (kept.moment[one.first] for _, one, _ in some)
+        before = np.array([np.searchsorted(self._moments, moment) for moment in first])
+        sizes = np.array([size for _, _, size in some])
         p = patterns.novelty(before.astype(np.int64), sizes.astype(np.int64), len(self._moments))
         found = []
         for k in np.flatnonzero(patterns.holm(p)):
-            (lexicon, spelling), one = some[k]
+            (lexicon, spelling), one, _ = some[k]
             ids = np.array(one.ids, np.int64)
             found.append(
                 self._found(
@@ -535,7 +539,12 @@ class _Look:
         ]
 
     def _excerpt(self, text: str) -> str:
-        return " ".join(text.split())[:60] if self._show else patterns.masked_text(text)
+        if not self._show:
+            return patterns.masked_text(text)
+        assert self._archive.run is not None
+        if self._archive.run[1]["plan"].get("redact_pii"):
+            text = privacy.redacted(text)
+        return " ".join(text.split())[:60]
 
 
 def _rows(run: Path, state: dict[str, Any], wanted: npt.NDArray[np.int64]) -> pa.Table:

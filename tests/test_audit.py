@@ -71,13 +71,59 @@ def read_ids(folder: Path) -> list[str]:
 
 def test_chances_add_up_and_none_is_left_out() -> None:
     p = np.array([0.0, 0.5, 1.0, np.nan, 0.2] * 200)
-    chance = audit.chances(p, 100)
+    none = np.zeros(1000, bool)
+    chance, floors = audit.chances(p, none, 100)
     assert chance.sum() == pytest.approx(100)
     assert chance.min() == pytest.approx(50 / 1000)
+    assert (floors == chance.min()).all()
     assert chance[1] == chance[3] > chance[4] > chance[0]
-    assert (audit.chances(p, 10_000) == 1).all()
-    assert audit.chances(np.zeros(0), 5).tolist() == []
-    assert audit.chances(np.zeros(4), 2).tolist() == [0.5] * 4
+    assert (audit.chances(p, none, 10_000)[0] == 1).all()
+    assert audit.chances(np.zeros(0), none[:0], 5)[0].tolist() == []
+    for flagged in (none[:4], ~none[:4]):
+        assert audit.chances(np.zeros(4), flagged, 2)[0].tolist() == [0.5] * 4
+
+
+def test_flags_are_drawn_though_few_and_sure() -> None:
+    p = np.full(20_000, 0.02)
+    p[:26] = 0.995
+    chance, floors = audit.chances(p, p > 0.9, 200)
+    assert (chance[:26] == 1).all()  # all of them: fewer than a quarter of the sample
+    assert (floors[:26] == 1).all()
+    assert chance[26:] == pytest.approx((200 - 26) / (20_000 - 26), rel=1e-3)
+    assert floors[26:] == pytest.approx(100 / 20_000)
+    many = np.arange(20_000) < 2_000
+    chance, floors = audit.chances(np.where(many, 0.995, 0.02), many, 200)
+    assert (chance[many] == floors[many]).all()  # alike
+    assert chance[many].sum() == pytest.approx(50 + 100 / 10)
+    assert chance.sum() == pytest.approx(200)
+
+
+def test_a_sample_tells_of_wrong_flags(tmp_path: Path) -> None:
+    """26 flags of 20,000: found right is 0 of 26, and no more than one in four can be wrong."""
+    random = np.random.default_rng(5)
+    p = random.uniform(0.001, 0.3, 20_000)
+    flagged = np.arange(20_000) < 26
+    p[flagged] = 0.999
+    chance, floors = audit.chances(p, flagged, 200)
+    rows = np.flatnonzero(random.random(20_000) < chance)
+    table = pa.table(
+        {
+            "source": ["a"] * len(rows),
+            "source_row": rows,
+            "verdict": np.where(flagged[rows], "flag", "clear"),
+            "category": np.where(flagged[rows], "hate", None),
+            "inclusion_probability": chance[rows],
+            "inclusion_floor": floors[rows],
+            "any": flagged[rows].astype(np.int8),
+        }
+    )
+    pq.write_table(table, tmp_path / "labelled.parquet")
+    found = {one.what: one for one in audit.report(tmp_path / "labelled.parquet")}
+    assert found["wrong flags"].n == 26
+    share = found["wrong flags"].share
+    assert share is not None
+    assert share.value == 0
+    assert share.high < 0.25
 
 
 def test_shares_of_the_whole_are_found_from_samples(finished: Any, tmp_path: Path) -> None:

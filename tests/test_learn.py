@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from scipy import sparse
 
 import edgemod
-from edgemod import features, learning, policy, refitting, store, suggesting
+from edgemod import features, learning, metrics, policy, refitting, store, suggesting
 from edgemod.encoder import Head
 from edgemod.errors import CalibrationError, ModelError, OutputError
 from edgemod.filter import Filter
@@ -218,12 +218,67 @@ def test_near_copies_are_in_one_part() -> None:
         "the purple tractors leave for the quarry tonight at nine, bring your own spoon number {}"
     )
     texts = [line.format(i) for i in range(5)] + ["short", "shore", "SHORT", *WORDS]
-    share = learning._shares(pa.array(texts, pa.large_string()), 0)
+    column = pa.array(texts, pa.large_string())
+    share, _ = learning._shares(column, 0, [None] * len(texts))
     assert len({*share[:5].tolist()}) == 1
     assert share[5] == share[7] != share[6]
     assert len({*share[8:].tolist()}) == len(WORDS)
     assert 0.3 < (share[8:] < 0.5).mean() < 0.7
-    assert (learning._shares(pa.array(texts, pa.large_string()), 1) != share).all()
+    assert (learning._shares(column, 1, [None] * len(texts))[0] != share).all()
+
+
+def test_records_of_a_thread_are_in_one_part() -> None:
+    line = "the purple tractors leave for the quarry tonight at nine, bring your own spoon {}"
+    texts = [line.format(i) for i in range(3)] + WORDS[:40]
+    threads = ["a", "b", None, "a", "b", "c", "c", *([None] * 36)]
+    share, apart = learning._shares(pa.array(texts, pa.large_string()), 0, threads)
+    assert not apart
+    assert len({*share[:5].tolist()}) == 1  # near copies, and what is in their threads
+    assert share[5] == share[6] != share[0]
+    assert len({*share[7:].tolist()}) == 36
+    # One thread that is most of the labels cannot be in one part.
+    share, apart = learning._shares(pa.array(texts, pa.large_string()), 0, ["a"] * 43)
+    assert apart
+    assert len({*share.tolist()}) == 41
+
+
+def test_what_is_drawn_more_often_weighs_less_in_the_comparison() -> None:
+    random = np.random.default_rng(7)
+    labels = (random.random(400) < 0.3).astype(np.int8)
+    old, new = random.normal(labels, 1), random.normal(2 * labels, 1)
+    gain, low, high = refitting.difference(labels, old, new, resamples=300)
+    areas = (metrics.average_precision(labels, scores) for scores in (new, old))
+    assert gain == pytest.approx(next(areas) - next(areas))
+    # A weight of 3 is the record three times over.
+    times = random.integers(1, 4, 400)
+    copies = np.repeat(np.arange(400), times)
+    weighted, *_ = refitting.difference(labels, old, new, times.astype(float), resamples=2)
+    repeated, *_ = refitting.difference(labels[copies], old[copies], new[copies], resamples=2)
+    assert weighted == pytest.approx(repeated)
+    _, wider, wide = refitting.difference(labels, old, new, alpha=0.05 / 20, resamples=4000)
+    assert wider < low < gain < high < wide
+    # Better in the sample, worse in what it stands for.
+    rare = np.arange(400) % 10 == 0
+    mixed = np.where(rare, -new, new)
+    assert refitting.difference(labels, old, mixed, resamples=2)[0] > 0
+    weights = np.where(rare, 60.0, 1.0)
+    assert refitting.difference(labels, old, mixed, weights, resamples=2)[0] < 0
+
+
+def test_nothing_is_adopted_that_certifies_nothing_and_nothing_stays_of_what_fails(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(made_up(560, np.random.default_rng(3), tell=True), tmp_path / "labels.parquet")
+    monkeypatch.setattr(learning, "_certified", lambda made: set())
+    found = learning.learn(tmp_path / "labels.parquet", tmp_path / "out", model=None)
+    assert found.after is not None
+    assert not found.adopted
+    assert store._filters() == {}
+    monkeypatch.setattr(learning, "_certified", lambda made: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        learning.learn(tmp_path / "labels.parquet", tmp_path / "failed", model=None)
+    assert store._filters() == {}
+    assert [*(tmp_path / "failed").iterdir()] == []
 
 
 def test_few_labels_recalibrate_only(tmp_path: Path) -> None:

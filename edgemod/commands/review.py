@@ -274,6 +274,7 @@ def review_export(
     browser and saves them as JSONL. What people answer anywhere comes back with 'review import'.
     """
     from edgemod import encryption
+    from edgemod.review import REVIEW
     from edgemod.reviewing import export
     from edgemod.reviewing.answers import Answers
     from edgemod.reviewing.queue import open_queue
@@ -281,7 +282,8 @@ def review_export(
 
     encryption.check_format(format, "--format")
     care = _care_of(options)
-    queue = open_queue(out, policy, first or (1000 if format == "html" else _ALL))
+    page = format == "html"
+    queue = open_queue(out, policy, first or (1000 if page else _ALL), REVIEW.names if page else ())
     file = file or export.suggested(out, format)
     with Answers.open(answers or out / "answers.sqlite", queue.about) as kept:
         answered = {one.key for one in kept.standing()}
@@ -339,14 +341,16 @@ def review_import(
     are listed, and written beside the labels. 'calibrate', 'evaluate' and 'audit report' read the
     labels.
     """
+    from edgemod.reviewing import labelling
     from edgemod.reviewing.answers import Answers
-    from edgemod.reviewing.labelling import import_answers
     from edgemod.reviewing.queue import open_queue
     from edgemod.screen import review as screen
 
-    queue = open_queue(out, policy, _ALL)
+    queue = open_queue(out, policy, _ALL, labelling.COLUMNS)
     with Answers.open(answers or out / "answers.sqlite", queue.about) as kept:
-        done = import_answers(decisions, queue, kept, labels or out / "labels.parquet", reviewer)
+        done = labelling.import_answers(
+            decisions, queue, kept, labels or out / "labels.parquet", reviewer
+        )
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(done), indent=2))
     else:
@@ -366,14 +370,14 @@ def review_stats(out: Path, answers: Path | None, policy: str | None, as_json: b
     each reviewer flags as time goes on, beside what the models expect; and how often people decide
     against what edgemod leaned to, by category, reason and probability. With 95 % intervals.
     """
+    from edgemod.reviewing import stats
     from edgemod.reviewing.answers import Answers
     from edgemod.reviewing.queue import open_queue
-    from edgemod.reviewing.stats import stats
     from edgemod.screen import review as screen
 
-    queue = open_queue(out, policy, _ALL)
+    queue = open_queue(out, policy, _ALL, stats.COLUMNS)
     with Answers.open(answers or out / "answers.sqlite", queue.about) as kept:
-        found = stats(queue, kept.standing())
+        found = stats.stats(queue, kept.standing())
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=2))
     else:

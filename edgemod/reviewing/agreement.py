@@ -15,7 +15,9 @@ Krippendorff's alpha for nominal data, for any number of reviewers and with answ
 
 Both are 1 for perfect agreement and 0 for that of chance, and below 0 for less. Where all say the
 same there is no chance to compare with, and no figure. Intervals are 95 % percentile intervals of
-the bootstrap over records (Efron and Tibshirani 1993, chapter 13).
+the bootstrap over records (Efron and Tibshirani 1993, chapter 13). Where all agree no resample can
+disagree: there the share of records answered alike is at least 0.025^(1/n) (Clopper and Pearson
+1934), and the interval begins with that.
 """
 
 from __future__ import annotations
@@ -72,13 +74,26 @@ def _alpha(counts: npt.NDArray[np.float64]) -> float | None:
 
 def kappa_interval(a: Codes, b: Codes, seed: int = 0) -> Estimate | None:
     """Cohen's kappa with its interval."""
-    return _bootstrap(lambda rows: kappa(a[rows], b[rows]), len(a), seed)
+    found = _bootstrap(lambda rows: kappa(a[rows], b[rows]), len(a), seed)
+    if found is None or (a != b).any():
+        return found
+    return _perfect(len(a), 1 - float(np.square(np.bincount(a) / len(a)).sum()))
 
 
 def alpha_interval(answers: Codes, seed: int = 0) -> Estimate | None:
     """Krippendorff's alpha with its interval."""
     counts = _counts(answers)
-    return _bootstrap(lambda rows: _alpha(counts[rows]), len(counts), seed)
+    found = _bootstrap(lambda rows: _alpha(counts[rows]), len(counts), seed)
+    if found is None or ((counts > 0).sum(axis=1) > 1).any():
+        return found
+    of_kind = counts.sum(axis=0)
+    total = of_kind.sum()
+    return _perfect(len(counts), float(1 - of_kind @ (of_kind - 1) / (total * (total - 1))))
+
+
+def _perfect(n: int, differing: float) -> Estimate:
+    """That n records were answered alike, where a share ``differing`` were not by chance."""
+    return Estimate(1.0, max(1 - (1 - 0.025 ** (1 / n)) / differing, -1.0), 1.0)
 
 
 def _bootstrap(

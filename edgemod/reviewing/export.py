@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 from edgemod import review_formats
 from edgemod.parts import place, remove, write_bytes
+from edgemod.review import REVIEW
 from edgemod.reviewing.answers import Answers, Key
 from edgemod.reviewing.desk import Care, Desk, Serving, beginning
 from edgemod.reviewing.page import page
@@ -48,21 +50,25 @@ def export(
     configuration beside it. Raises OutputError.
     """
     left = [i for i, key in enumerate(queue.keys()) if key not in answered]
-    queue = queue.take(left)
     if format == "html":
-        write_bytes(out, _page(queue, care or Care(), blind, reviewer).encode())
+        document = _page(queue.take(left), care or Care(), blind, reviewer)
+        write_bytes(out, document.encode())
         return len(left), [out.name]
-    rows = queue.table
-    if blind or queue.sample:
-        for name in _OF_MODELS:
-            at, kind = rows.column_names.index(name), rows.schema.field(name).type
-            rows = rows.set_column(at, name, pa.nulls(len(rows), kind))
-    if format != "label-studio":
-        for name in TO_FILL:
-            rows = rows.append_column(name, pa.nulls(len(rows), pa.string()))
+
+    def to_fill(rows: pa.Table) -> pa.Table:
+        if blind or queue.sample:
+            for name in _OF_MODELS:
+                at, kind = rows.column_names.index(name), rows.schema.field(name).type
+                rows = rows.set_column(at, name, pa.nulls(len(rows), kind))
+        if format != "label-studio":
+            for name in TO_FILL:
+                rows = rows.append_column(name, pa.nulls(len(rows), pa.string()))
+        return rows
+
     names = []
     with tempfile.TemporaryDirectory(prefix="edgemod-") as folder:
-        for made in review_formats.write(rows, Path(folder), format):
+        tables = map(to_fill, chain([REVIEW.empty_table()], queue.whole(left)))
+        for made in review_formats.write(tables, Path(folder), format):
             target = out.with_suffix(".xml") if made.endswith(".xml") else out
             remove(target)
             place(Path(folder) / made, target)

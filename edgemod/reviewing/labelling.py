@@ -16,10 +16,14 @@ import pyarrow as pa
 
 from edgemod.labels import FLOOR
 from edgemod.parts import write_bytes, write_part
+from edgemod.review import REVIEW
 from edgemod.reviewing import answer_files
 from edgemod.reviewing.answers import Answer, Answers, Key
 from edgemod.reviewing.queue import Queue
 from edgemod.words import ANY, CATEGORIES, OUTPUTS
+
+COLUMNS: Final = ("record_id", "verdict", "severity")
+"""Of the queue, which an import keeps in memory."""
 
 _CONFLICT: Final = ("record_id", "source", "source_row", "reviewer", "answer", "answer_category",
                     "answered_at", "about")  # fmt: skip
@@ -135,7 +139,7 @@ def labels(queue: Queue, standing: Iterable[Answer]) -> tuple[pa.Table, list[Con
         columns["answered_at"].append(max(one.answered_at for one in given))
         columns["policy"].append("+".join(sorted({one.policy or "unknown" for one in given})))
         columns["decided_alike"].append(all(one.decided_with for one in given))
-    table = queue.table.take(pa.array(rows, pa.int64()))
+    table = pa.concat_tables([REVIEW.empty_table(), *queue.whole(rows)])
     if not queue.sample and len({*by_key} & {*keys}) < queue.total:
         at = table.column_names.index(FLOOR)
         table = table.set_column(at, FLOOR, pa.array([0.0] * len(rows), pa.float64()))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 
 from edgemod import encryption, features, run_folder
@@ -24,6 +25,8 @@ from edgemod.words import OUTPUTS
 
 MOST: Final = 20_000
 """Records taken from the front of a queue, if nothing else is said."""
+KEY: Final = ("source", "source_row")
+"""What names a record."""
 UNKNOWN_SEVERITY: Final = 3
 """Of a record that was not scored: nobody knows what is in it."""
 HIDDEN: Final = "hidden character"
@@ -35,10 +38,12 @@ Piece = tuple[str, str]
 
 @dataclass(frozen=True)
 class Queue:
-    """Records that wait for people, most urgent first; ``table`` has the columns of ``REVIEW``.
+    """Records that wait for people, most urgent first; ``table`` has the columns of ``REVIEW`` that
+    were asked for.
 
     ``total``: how many the whole queue has. ``sample``: an audit sample, whose reviewers must not
     see what the models think. ``about``: what tells this queue from that of another input.
+    ``files``: where it is.
     """
 
     table: pa.Table
@@ -46,11 +51,25 @@ class Queue:
     total: int
     sample: bool
     about: dict[str, str]
+    files: tuple[Path, ...] = ()
 
     def keys(self) -> list[Key]:
         """The records, in order."""
+        of = self.table["source"].combine_chunks().dictionary_encode()
+        sources = of.dictionary.to_pylist()  # one string for all records of a file
         rows = self.table["source_row"].to_pylist()
-        return [*zip(self.table["source"].to_pylist(), rows, strict=True)]
+        return [(sources[i], row) for i, row in zip(of.indices.to_pylist(), rows, strict=True)]
+
+    def whole(self, rows: Sequence[int]) -> Iterator[pa.Table]:
+        """Records by their place in the queue, ascending, with all columns: read again, and some at
+        a time, since a long queue is more text than memory."""
+        wanted, start = np.asarray(rows, np.int64), 0
+        for table in _first(self.files, int(wanted[-1]) + 1 if len(wanted) else 0):
+            stop = start + table.num_rows
+            here = wanted[(wanted >= start) & (wanted < stop)]
+            if len(here):
+                yield table.select(REVIEW.names).cast(REVIEW).take(pa.array(here - start))
+            start = stop
 
     def severities(self) -> list[int]:
         """How severe what each may hold is, 1 to 5."""
@@ -63,7 +82,8 @@ class Queue:
 
     def take(self, rows: list[int]) -> Queue:
         """The queue of some of its records."""
-        return replace(self, table=self.table.take(pa.array(rows, pa.int64())).combine_chunks())
+        table = self.table.take(pa.array(rows, pa.int64())).combine_chunks()
+        return replace(self, table=table, files=())
 
     def groups(self, lexicons: Lexicons) -> list[int]:
         """For each record the first one that is alike (``alike.groups``)."""
@@ -75,10 +95,16 @@ class Queue:
         return alike.groups(forms, self.table["context"].to_pylist())
 
 
-def open_queue(out: str | Path, policy: str | Path | None = None, most: int = MOST) -> Queue:
+def open_queue(
+    out: str | Path,
+    policy: str | Path | None = None,
+    most: int = MOST,
+    columns: Sequence[str] = REVIEW.names,
+) -> Queue:
     """The first ``most`` records of the queue of a complete run, or of an audit sample.
 
-    ``policy``: the one that the run was made with. Raises RunError if ``out`` is neither,
+    ``policy``: the one that the run was made with. ``columns``: those in memory, beside the names
+    of records; without text a queue of any length will do. Raises RunError if ``out`` is neither,
     InputError if the queue is not there as Parquet or ``policy`` is another.
     """
     out, named = Path(out), None if policy is None else Path(policy)
@@ -106,14 +132,16 @@ def open_queue(out: str | Path, policy: str | Path | None = None, most: int = MO
         )
     try:
         total = sum(_rows(file) for file in files)
-        table = pa.concat_tables([*_first(files, most)]).select(REVIEW.names).cast(REVIEW)
+        names = [name for name in REVIEW.names if name in {*KEY, *columns}]
+        asked = pa.schema([REVIEW.field(name) for name in names])
+        table = pa.concat_tables([*_first(files, most, names)]).select(names).cast(asked)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(
             "the queue is damaged, or was not written by this edgemod",
             where=str(files[0].parent),
             fix="'edgemod verify OUT' names the file; triage again, or restore it.",
         ) from error
-    return Queue(table.combine_chunks(), used, total, sample, about)
+    return Queue(table.combine_chunks(), used, total, sample, about, tuple(files))
 
 
 def _rows(file: Path) -> int:
@@ -131,11 +159,13 @@ def _digest(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _first(files: Iterable[Path], most: int) -> Iterator[pa.Table]:
-    yield REVIEW.empty_table()
+def _first(
+    files: Iterable[Path], most: int, names: Sequence[str] = REVIEW.names
+) -> Iterator[pa.Table]:
+    yield REVIEW.empty_table().select(names)
     for file in files:
         with open_part(file) as opened:
-            for batch in opened.iter_batches(4096):
+            for batch in opened.iter_batches(4096, columns=[*names]):
                 if most <= 0:
                     return
                 yield pa.Table.from_batches([batch.slice(0, most)])

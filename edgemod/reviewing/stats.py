@@ -1,9 +1,10 @@
-"""What answers say of reviewers and of edgemod: agreement, drift, overturned proposals, pace."""
+"""What answers say of reviewers, of the policy and of edgemod: agreement, categories in dispute,
+drift, overturned proposals, pace."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,13 +14,16 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from edgemod.metrics import Estimate, wilson
 from edgemod.reviewing.agreement import Codes, alpha_interval, kappa_interval
 from edgemod.reviewing.answers import Answer, Key
 from edgemod.reviewing.queue import Queue
-from edgemod.words import ANY, Stage, Verdict
+from edgemod.words import ANY, OUTPUTS, Stage, Verdict
 
+COLUMNS: Final = ("verdict", "category", "reason", "stage", *(f"p_{name}" for name in OUTPUTS))
+"""Of the queue, which statistics keep in memory."""
 BLOCK: Final = 50
 """Successive answers of a reviewer that are compared with the next so many."""
 BANDS: Final = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
@@ -43,6 +47,18 @@ class Agreement:
     reviewers: tuple[str, ...]
     records: int
     value: Estimate | None
+
+
+@dataclass(frozen=True)
+class Dispute:
+    """A category: of the ``pairs`` of answers to one record of which one at least flags it as this,
+    the share in which the other says otherwise, and what it says most often ("" where it never
+    does). It may be for the definition, or for a reviewer."""
+
+    category: str
+    pairs: int
+    otherwise: Estimate | None
+    mostly: str
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,7 @@ class Stats:
     records: int
     answered: int
     agreement: tuple[Agreement, ...]
+    disputes: tuple[Dispute, ...]
     drift: tuple[Block, ...]
     overturned: tuple[Overturned, ...]
     pace: tuple[Pace, ...]
@@ -111,11 +128,13 @@ def stats(queue: Queue, standing: Sequence[Answer]) -> Stats:
     """
     own = [one for one in standing if one.decided_with is None]
     first = [one for one in own if not one.settles]
-    at = {key: i for i, key in enumerate(queue.keys())}
+    answered = {one.key for one in standing}
+    at = {key: i for i, key in enumerate(queue.keys()) if key in answered}
     return Stats(
         records=queue.total,
-        answered=len({one.key for one in standing} & {*at}),
+        answered=len(at),
         agreement=tuple(_agreement(first)),
+        disputes=tuple(_disputes(first)),
         drift=tuple(_drift(first, _column(queue, f"p_{ANY}"), at)),
         overturned=tuple(_overturned(queue, own, at)),
         pace=tuple(_pace(standing)),
@@ -157,6 +176,25 @@ def _table(answers: Sequence[Answer], reviewers: Sequence[str], scale: str) -> C
     return table
 
 
+def _disputes(answers: Sequence[Answer]) -> Iterable[Dispute]:
+    """By category, the most disputed first."""
+    others: dict[str, list[str]] = defaultdict(list)
+    for given in _by(answers, "key").values():
+        for a, b in combinations((one.says for one in given if one.answer != "escalate"), 2):
+            for mine, other in {(a, b), (b, a)}:
+                if mine != "clear":
+                    others[mine].append(other)
+    found = []
+    for name, said in others.items():
+        against = Counter(other for other in said if other != name)
+        mostly = against.most_common(1)[0][0] if against else ""
+        found.append(Dispute(name, len(said), wilson(against.total(), len(said)), mostly))
+    return sorted(found, key=lambda one: (-(one.otherwise or _NONE).value, one.category))
+
+
+_NONE: Final = Estimate(0.0, 0.0, 0.0)
+
+
 def _drift(
     answers: Sequence[Answer], p: npt.NDArray[np.float64], at: dict[Key, int]
 ) -> Iterable[Block]:
@@ -180,25 +218,24 @@ def _overturned(
     queue: Queue, answers: Sequence[Answer], at: dict[Key, int]
 ) -> Iterable[Overturned]:
     """By record: where people disagree, or somebody escalated, nothing was decided."""
-    table = {
-        name: queue.table[name].to_pylist() for name in ("verdict", "category", "reason", "stage")
-    }
-    chance = {name: _column(queue, f"p_{name}") for name in {*table["category"], ANY} - {None}}
+    asked = queue.table.take(pa.array([*at.values()], pa.int64()))  # of a long queue only these
+    rows = dict(zip(at, asked.to_pylist(), strict=True))
     counts: dict[tuple[str, str, str], list[bool]] = defaultdict(list)
     for key, given in _by(answers, "key").items():
         final = {one.answer for one in given if one.settles} or {one.answer for one in given}
-        i = at.get(key)  # type: ignore[call-overload]
-        if i is None or len(final) > 1 or final == {"escalate"}:
+        row = rows.get(key)  # type: ignore[call-overload]
+        if row is None or len(final) > 1 or final == {"escalate"}:
             continue
-        category = table["category"][i]
-        p = float(chance[category or ANY][i])
-        verdict = table["verdict"][i]
+        category = row["category"]
+        known = row[f"p_{category or ANY}"]
+        p = float(np.nan if known is None else known)
+        verdict = row["verdict"]
         if verdict == Verdict.review.name:
-            leans = table["stage"][i] == Stage.rule.name or p >= 0.5
+            leans = row["stage"] == Stage.rule.name or p >= 0.5
             verdict = Verdict.flag.name if leans else Verdict.clear.name
         against = final != {verdict}
         start = "not scored" if np.isnan(p) else _band(p)
-        for by, of in (("category", category or "none"), ("reason", table["reason"][i]),
+        for by, of in (("category", category or "none"), ("reason", row["reason"]),
                        ("band", start)):  # fmt: skip
             counts[by, of, verdict].append(against)
     for (by, of, proposal), hits in sorted(counts.items()):

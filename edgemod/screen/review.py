@@ -70,6 +70,15 @@ def stats(found: Stats) -> None:
         )
     console.print(table)
     console.print()
+    if found.disputes:
+        table = table_of("flagged as", "pairs of answers", "the other said otherwise", "mostly")
+        for one_of in found.disputes:
+            table.add_row(
+                safe(one_of.category), f"{one_of.pairs:,}", share(one_of.otherwise),
+                safe(one_of.mostly or "-"),
+            )  # fmt: skip
+        console.print(table)
+        console.print()
     table = table_of("reviewer", "block", "texts", "flag", "p of any", "seconds")
     for block in found.drift:
         table.add_row(

@@ -1,12 +1,13 @@
 """Fuzz whatever reads what others wrote: files of records, policies, calibrations, labels, runs.
 
-    python scripts/fuzz.py TARGET [--minutes 3] [--found FOLDER]
+    python scripts/fuzz.py TARGET [--minutes 3] [--found FOLDER] [--corpus FOLDER]
     python scripts/fuzz.py shapes [--found FOLDER]
 
 Each target says which errors an input may raise, and checks what must hold where it raises none.
 Inputs that do anything else are written to FOLDER, one for each place; an input that ends or stalls
-the process is left there by libFuzzer. ``shapes`` tries what mutation does not come upon: very
-long, very wide, very deep, all of Unicode, and each value of a JSON document gone wrong.
+the process is left there by libFuzzer. What reached new code is kept in the folder of ``--corpus``,
+so that the next turn begins where this one ends. ``shapes`` tries what mutation does not come
+upon: very long, very wide, very deep, all of Unicode, and each value of a JSON document gone wrong.
 
 With atheris the search is guided by coverage; without it inputs are mutated blindly. It is no
 dependency of edgemod: ``pip install atheris``. Takes the minutes it is given, shapes about five.
@@ -21,8 +22,10 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import random
 import shutil
+import sqlite3
 import sys
 import tempfile
 import time
@@ -84,6 +87,7 @@ with (
     )
     from edgemod.kernels import normalise, pii, scan
     from edgemod.policy import DEFAULT_POLICY, load_policy
+    from edgemod.reviewing import answer_files, answers, labelling, queue
     from edgemod.screen import run as screen
     from edgemod.triager import Triager
     from edgemod.words import FEATURES, OUTPUTS
@@ -434,6 +438,75 @@ def _labelled() -> list[bytes]:
     ]
 
 
+@functools.cache
+def _queue() -> queue.Queue:
+    path = _written("asked.parquet", _parquet(pa.table({"id": range(40), "text": sentences(40)})))
+    edgemod.triage(path, _folder() / "asked", model=None, workers=1)
+    return queue.open_queue(_folder() / "asked")
+
+
+def _answered(data: bytes) -> None:
+    """The first byte says which format. What is read can be kept, and gives labels."""
+    kind = answer_files.FORMATS[data[0] % 4 if data else 0]
+    asked = _queue()
+    known = answer_files.Known.of(
+        asked.keys(),
+        asked.table["record_id"].to_pylist(),
+        [c.name for c in asked.policy.categories],
+    )
+    found, problems = answer_files.read(_written(f"answers.{kind}", data[1:]), known, "r")
+    for problem in problems:
+        assert len(problem.what) < 100  # it quotes nothing
+    with answers.Answers(sqlite3.connect(":memory:", isolation_level=None), Path()) as kept:
+        kept._prepare({})
+        assert kept.add(found) == len({one.answer_id for one in found})
+        assert kept.add(found) == 0
+        table, conflicts, _ = labelling.labels(asked, kept.standing())
+        assert table.num_rows <= asked.total
+        labelling._conflict_file(conflicts)
+
+
+def _answer_files() -> list[bytes]:
+    kept = [
+        {"answer_id": f"a{i}", "record_id": name, "source": source, "source_row": row}
+        | {
+            "reviewer": "r",
+            "answer": said,
+            "answer_category": "hate",
+            "note": "n",
+            "settles": i > 3,
+        }
+        | {"answered_at": "2026-01-02T03:04:05+00:00", "seconds": 1.5, "revealed": 2}
+        | {"inclusion_probability": 0.5, "inclusion_floor": 0.25, "supersedes": "a0"}
+        for i, (said, name, (source, row)) in enumerate(
+            zip(
+                ("clear", "flag", "escalate", "undo", "flag", "clear"),
+                _queue().table["record_id"].to_pylist(),
+                _queue().keys(),
+                strict=False,
+            )
+        )
+    ]
+    lines = "\n".join(map(json.dumps, kept))
+    cells = "\r\n".join(",".join(f'"{v}"' for v in one.values()) for one in kept)
+    tasks = [
+        {
+            "data": one,
+            "annotations": [
+                {"id": i, "completed_by": {"id": 7}, "lead_time": 3.5, "updated_at": "2026-01-02"}
+                | {"result": [{"from_name": "verdict", "value": {"choices": [one["answer"]]}}]}
+            ],
+        }
+        for i, one in enumerate(kept, 1)
+    ]
+    return [
+        b"\0" + lines.encode(),
+        b"\1" + (",".join(kept[0]) + "\r\n" + cells).encode(),
+        b"\2" + _parquet(pa.Table.from_pylist(kept), compression="none", use_dictionary=False),
+        b"\3" + json.dumps(tasks).encode(),
+    ]
+
+
 # -- runs --------------------------------------------------------------------------------------
 
 _FILES: Final = (
@@ -523,6 +596,7 @@ TARGETS: Final = {
     "policy": Target(_policy, _policies, (PolicyError,), 1.0),
     "calibration": Target(_calibration, _calibrations, (CalibrationError,), 1.0),
     "labels": Target(_labels, _labelled, (InputError,)),
+    "answers": Target(_answered, _answer_files, (InputError,)),
     "run": Target(_damaged, _damages, ()),
     "worker": Target(_received, _messages, (EOFError, ValueError, OSError)),
 }
@@ -800,6 +874,7 @@ def main() -> None:
     parser.add_argument("target", choices=[*TARGETS, "shapes"])
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--found", type=Path, default=Path("fuzz-found"))
+    parser.add_argument("--corpus", type=Path, help="a folder of this target alone")
     arguments = parser.parse_args()
     findings = _Findings(arguments.found)
     name, began = arguments.target, time.monotonic()
@@ -829,7 +904,8 @@ def main() -> None:
             findings.attempt(name, mutated(draw, seeds))
         report()
         return
-    corpus = Path(tempfile.mkdtemp(prefix="edgemod-corpus-"))
+    corpus = arguments.corpus or _folder() / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
     for k, seed in enumerate(seeds):
         (corpus / str(k)).write_bytes(seed)
     options = {
@@ -842,14 +918,17 @@ def main() -> None:
     }
     told = [f"-{key}={value}" for key, value in options.items()]
 
-    def one(data: bytes) -> None:
-        findings.attempt(name, data)
-        if time.monotonic() - began > arguments.minutes * 60 - 1 and not reported:
-            reported.append(True)  # libFuzzer ends the process itself
-            report()
-            shutil.rmtree(corpus, ignore_errors=True)
+    last = arguments.minutes * 60 - 1  # libFuzzer ends the process itself
+    times = iter((*range(60, int(last), 60), last, math.inf))
+    due = next(times)
 
-    reported: list[bool] = []
+    def one(data: bytes) -> None:
+        nonlocal due
+        findings.attempt(name, data)
+        if time.monotonic() - began > due:
+            due = next(times)
+            report()
+
     atheris.Setup([sys.argv[0], *told, str(corpus)], one)
     atheris.Fuzz()
 

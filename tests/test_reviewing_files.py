@@ -212,6 +212,8 @@ def test_rows_that_are_no_answers_are_told_and_cost_no_other(
         good | {"seconds": "long"},
         good | {"answer": "undo"},
         good | {"record_id": {"x": []}, "settles": [1]},
+        good | {"answer": "flag", "answer_category": ["hate"]},
+        good | {"revealed": 1 << 70},
         [1, 2],
     ]
     lines = [json.dumps(row) for row in [*bad, good, {"record_id": "r2"}]]
@@ -228,7 +230,8 @@ def test_rows_that_are_no_answers_are_told_and_cost_no_other(
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.txt", b""), ("a.json", b"{"), ("a.json", b"{}"), ("a.parquet", b"PAR1"),
+    [("a.txt", b""), ("a.json", b"{"), ("a.json", b"{}"), ("a.json", b"[" * 100_000),
+     ("a.parquet", b"PAR1"),
      ("a.jsonl", b"\xff\xfe{}"), ("none.csv", None)],
 )  # fmt: skip
 def test_files_that_are_none_are_refused(
@@ -238,6 +241,18 @@ def test_files_that_are_none_are_refused(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError):
         answer_files.read(tmp_path / name, answer_files.Known.of([], [], []))
+
+
+def test_answers_with_lone_surrogates_and_long_cells_are_kept(
+    run: Path, queue: Queue, tmp_path: Path
+) -> None:
+    odd, long = tmp_path / "odd.jsonl", tmp_path / "long.csv"
+    odd.write_text(r"""{"record_id": "r1", "reviewer": "a", "answer": "flag", "note": "\ud800"}""")
+    long.write_text("record_id,text,reviewer,answer\nr2," + "x" * 200_000 + ",b,clear\n")
+    with Answers.open(run / "answers.sqlite") as answers:
+        done = labelling.import_answers([odd, long], queue, answers, run / "labels.parquet")
+        assert (done.new, done.problems) == (2, ())
+        assert {one.record_id: one.note for one in answers.standing()} == {"r1": "?", "r2": None}
 
 
 def test_labels_are_what_the_other_commands_read(run: Path, queue: Queue) -> None:

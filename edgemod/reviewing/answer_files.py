@@ -20,10 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
-
 from edgemod.errors import InputError
 from edgemod.parts import open_part
+from edgemod.policy import MAX_TEXT_BYTES
 from edgemod.reviewing.answers import (
     ANSWERS,
     COLUMNS,
@@ -34,6 +33,7 @@ from edgemod.reviewing.answers import (
     Key,
     moment,
 )
+from edgemod.sources import DAMAGE
 
 FORMATS: Final = ("jsonl", "csv", "parquet", "json")
 
@@ -95,7 +95,7 @@ def read(
                     answers.append(_answer(row, known, reviewer))
             except _NoAnswerError as error:
                 problems.append(Problem(f"{path}, {place}", str(error)))
-    except (OSError, UnicodeError, ValueError, csv.Error, pa.ArrowException) as error:
+    except (*DAMAGE, ValueError, OverflowError, RecursionError, csv.Error) as error:
         raise InputError(
             f"cannot be read as {kind}",
             where=str(path),
@@ -106,14 +106,17 @@ def read(
 
 def _answer(row: Row, known: Known, reviewer: str | None) -> Answer:
     """The answer in a row. Raises _NoAnswerError."""
-    given = {name: _empty(row.get(name)) for name in COLUMNS}
+    given = {name: _plain(row.get(name)) for name in COLUMNS}
     said, who = given["answer"], given["reviewer"] or reviewer
     key = _key(given, known)
     category = given["answer_category"] if said == "flag" else None
     for wrong, what in (
         (said not in (*ANSWERS, UNDO), f"'answer' is none of {', '.join(ANSWERS)}"),
         (not isinstance(who, str) or not REVIEWER.fullmatch(who), "no reviewer, or no pseudonym"),
-        (category is not None and category not in known.categories, "no category of the policy"),
+        (
+            category is not None and str(category) not in known.categories,
+            "no category of the policy",
+        ),
         (said == UNDO and not given["supersedes"], "an undo that does not say of what"),
     ):
         if wrong:
@@ -156,15 +159,21 @@ def _key(given: Row, known: Known) -> Key:
     return key
 
 
-def _empty(value: Any) -> Any:
-    return None if value == "" else value
+def _plain(value: Any) -> Any:
+    """Text that a file can hold, without lone surrogates; None for none."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode() or None
+    return value
 
 
 def _number(value: Any, kind: Callable[[Any], Any]) -> Any:
     try:
-        return None if value is None else kind(value)
+        number = None if value is None else kind(value)
     except (ValueError, TypeError, OverflowError) as error:
         raise _NoAnswerError("a word where a number should be") from error
+    if isinstance(number, int) and not -(1 << 63) <= number < 1 << 63:  # what SQLite holds
+        raise _NoAnswerError("a number that is too large")
+    return number
 
 
 def _time(value: Any) -> str | None:
@@ -198,6 +207,7 @@ def _jsonl(path: Path) -> Rows:
 
 
 def _csv(path: Path) -> Rows:
+    csv.field_size_limit(MAX_TEXT_BYTES)  # the queue that was exported has texts in it
     with path.open(encoding="utf-8-sig", newline="") as file:
         for row in (reader := csv.DictReader(file)):
             # The apostrophe that keeps a spreadsheet from running a cell is not part of it.

@@ -28,6 +28,7 @@ from edgemod.parts import make_folder, open_part, write_bytes, write_part
 from edgemod.policy import Policy, load_policy
 from edgemod.rehearsal import Archive
 from edgemod.traces import Traces
+from edgemod.triager import DECISIONS
 from edgemod.words import CATEGORIES, Verdict, counted
 
 KINDS: Final = ("campaign", "burst", "term", "mix", "obfuscation", "near miss")
@@ -550,14 +551,13 @@ class _Look:
 def _rows(run: Path, state: dict[str, Any], wanted: npt.NDArray[np.int64]) -> pa.Table:
     """The names of those records of a run, ascending."""
     names = ["record_id", "source", "source_row"]
-    found: list[pa.Table] = []
-    start = 0
+    found, start = [DECISIONS.empty_table().select(names)], 0
     for part in run_folder.parts(run, state):
         with open_part(part) as file:
             stop = start + file.metadata.num_rows
             rows = wanted[(wanted >= start) & (wanted < stop)]
-            if len(rows) or not found:
-                found.append(file.read(names).take(pa.array(rows - start)))
+            if len(rows):
+                found.append(file.read(names).take(pa.array(rows - start)).cast(found[0].schema))
             start = stop
     return pa.concat_tables(found).combine_chunks()
 

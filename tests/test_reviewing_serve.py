@@ -20,13 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemod.errors import InputError, RunError
-from edgemod.features import Lexicons
+from edgemod.features import Lexicons, Span
 from edgemod.policy import load_policy
 from edgemod.reviewing import alike
 from edgemod.reviewing.answers import Answer, Answers, moment
 from edgemod.reviewing.desk import Care, Desk, Serving
 from edgemod.reviewing.page import page
-from edgemod.reviewing.queue import HIDDEN, Queue, open_queue, pieces
+from edgemod.reviewing.queue import HIDDEN, Queue, _flat, open_queue, pieces
 from edgemod.reviewing.serve import Server
 from queues import MALICIOUS, rows, write_queue
 
@@ -91,7 +91,34 @@ def test_groups_equal_a_naive_search(seed: int) -> None:
     assert alike.groups(forms, contexts) == naive_groups(forms, contexts)
 
 
+def test_half_alike_texts_are_not_each_compared_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared, whole = [0], alike.jaccard
+
+    def counted(a: alike.Set, b: alike.Set) -> float:
+        compared[0] += 1
+        return whole(a, b)
+
+    monkeypatch.setattr(alike, "jaccard", counted)
+    draw = random.Random(0)
+    template = "we sell the very best of garden tools to all of the people in our town "
+    forms = [(template + f"{draw.getrandbits(200):x}").encode() for _ in range(600)]
+    assert alike.groups(forms, [None] * 600) == [*range(600)]
+    assert compared[0] < 30_000  # 65,000 where all that share a band are
+
+
 # ---------------------------------------------------------------- pieces
+
+
+def test_pieces_of_a_text_in_which_thousands_of_things_fire() -> None:
+    found = [Span(8 * i, 8 * i + 6, "emails") for i in range(20_000)]
+    found += [Span(0, 80_000, "links"), Span(3, 3, "none"), Span(4, 12, "emails")]
+    stretches = [*_flat(160_000, found)]
+    assert [a for a, *_ in stretches] == [0, *(b for _, b, _ in stretches[:-1])]
+    assert stretches[0] == (0, 3, frozenset({"links", "emails"}))
+    assert all(
+        ("emails" in what) == (start % 8 < 6 or start < 12) and ("links" in what) == (end <= 80_000)
+        for start, end, what in stretches
+    )
 
 
 @pytest.mark.parametrize("text", [*MALICIOUS, "", "a\tb\nc", "👩\u200d💻 ok", "x\u200dy"])

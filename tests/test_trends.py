@@ -243,6 +243,12 @@ def test_the_first_of_a_spelling_is_that_of_all_records_whatever_their_order(
     assert any("1 records without a time" in note for note in found.notes)
 
 
+def test_an_archive_without_a_record_has_none(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    edgemod.triage(tmp_path / "a.parquet", tmp_path / "out", model=None, workers=1)
+    assert trends.trends(tmp_path / "out").findings == ()
+
+
 def test_what_will_not_do_is_told(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="complete run"):
         trends.trends(tmp_path)

@@ -26,6 +26,10 @@ _ROWS: Final = 3
 # A pair of index 0.85 shares no band with a chance of (1 - 0.85 ** 3) ** 10 = 7e-5.
 _SEEDS: Final = np.random.default_rng(1).integers(1, 2**63, (2, _BANDS * _ROWS), np.uint64) | 1
 
+_CROWD: Final = 32
+"""Texts of one band that are compared with. Thousands that have half their words in common share
+bands without being alike, and each would be compared with all before it."""
+
 Set = npt.NDArray[np.uint64]
 
 
@@ -50,7 +54,8 @@ def groups(forms: Sequence[bytes], contexts: Sequence[str | None]) -> list[int]:
             if leader == i:
                 sets[i] = own
                 for key in keys:
-                    bands.setdefault(key, []).append(i)
+                    if len(band := bands.setdefault(key, [])) < _CROWD:
+                        band.append(i)
         first.append(leader)
     return first
 

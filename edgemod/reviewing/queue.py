@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -197,9 +198,15 @@ def pieces(text: str, lexicons: Lexicons, *, hide: bool) -> list[Piece]:
 
 def _flat(length: int, found: list[Span]) -> Iterator[tuple[int, int, frozenset[str]]]:
     """Spans that may overlap, as stretches that do not and together are the text."""
-    edges = sorted({0, length, *(s.start for s in found), *(s.end for s in found)})
-    for start, end in pairwise(edges):
-        yield start, end, frozenset(s.what for s in found if s.start <= start and end <= s.end)
+    changes: dict[int, list[tuple[str, int]]] = {0: [], length: []}
+    for span in found:
+        changes.setdefault(span.start, []).append((span.what, 1))
+        changes.setdefault(span.end, []).append((span.what, -1))
+    open_here: Counter[str] = Counter()
+    for start, end in pairwise(sorted(changes)):
+        for what, change in changes[start]:
+            open_here[what] += change
+        yield start, end, frozenset(+open_here)
 
 
 def _inked(text: str, what: str) -> Iterator[Piece]:

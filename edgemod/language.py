@@ -2,10 +2,10 @@
 
 The identifier is that of py3langid 0.4 (BSD-3-Clause, 4.6 MB, its model inside the wheel), whose
 own code reads its model: an npz file inside LZMA, without pickle. kernels/langid.py does the rest
-for many texts at a time, with the same answers. lingua-language-detector 2.1 was no better where it matters and 8 times slower, in a wheel
-of 96 MB: on English that looks least like it, lingua was wrong as often at its 0.99 (39 of 1,500
-against 38), and found 93 % of French, Vietnamese and others where py3langid found 99 %. Cheaper
-tests come first, so that one English text in 16 reaches it.
+for many texts at a time, with the same answers. lingua-language-detector 2.1 was no better where it
+matters and 8 times slower, in a wheel of 96 MB: on English that looks least like it, lingua was
+wrong as often at its 0.99 (39 of 1,500 against 38), and found 93 % of French, Vietnamese and others
+where py3langid found 99 %. Cheaper tests come first, so that one English text in 16 reaches it.
 
 Measured on 72,000 English texts (comments, prompts and 20,000 posts of an archive): 0.17 % are
 declared foreign, some of which are. Of 2,972 foreign texts in Latin script of 20 letters or more,

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from edgemod import formats
 from edgemod.columns import as_group, is_number
@@ -86,12 +87,34 @@ class Inclusion:
     floors: npt.NDArray[np.float64]
 
 
+def is_sample(source: Source) -> bool:
+    """Whether labels may be a sample: not if column ``FLOOR`` says that some record had no chance.
+
+    A part of a queue is none, nor are appeals: nobody drew what somebody objected to.
+    """
+    if FLOOR not in formats.schema(source).names:
+        return True
+    return not any(
+        pc.any(pc.equal(_decoded(run)[FLOOR], 0)).as_py()
+        for run in formats.rows(source, [FLOOR])
+        if is_number(_decoded(run)[FLOOR].type)
+    )
+
+
 def read_inclusion(source: Source) -> Inclusion | None:
     """The chances that the records of a file had of being drawn; None: no such column.
 
-    Raises InputError for a chance that is not over 0 and at most 1, and where the column
-    ``FLOOR`` does not say one least chance, over 0, of which no record has less; or one a verdict.
+    Raises InputError for a file that ``is_sample`` says is none, for a chance that is not over 0
+    and at most 1, and where the column ``FLOOR`` does not say one least chance, over 0, of which no
+    record has less; or one a verdict.
     """
+    if not is_sample(source):
+        raise InputError(
+            f"is no sample: its '{FLOOR}' is 0, some records had no chance of being in it",
+            where=source.path,
+            fix="It proves nothing of the whole. Label an audit sample, or all of the queue; "
+            "'edgemod learn' takes this file beside such a one, to fit with.",
+        )
     if INCLUSION not in formats.schema(source).names:
         return None
     if FLOOR not in formats.schema(source).names:

@@ -1,7 +1,8 @@
 """``learn()``: a user's own labels to a filter, a head and a calibration of their own. Local only.
 
 The labelled records are split so that copies, near copies and the records of one thread are on one
-side: two fifths to fit, one fifth to compare with, two fifths to certify (calibrating.py). An
+side: two fifths to fit, one fifth to compare with, two fifths to certify (calibrating.py). Labels
+that are no sample, such as a part of a queue or appeals, are fitted with and nothing else. An
 output of the filter, or of the encoder's head, is moved only if it ranks the compared records
 better, and the whole is adopted only if the last part certifies something for it, and every claim
 that it certifies for the shipped models.
@@ -52,7 +53,14 @@ from edgemod.encoder import fingerprint as encoder_fingerprint
 from edgemod.errors import InputError, ModelError, OutputError
 from edgemod.filter import LAYOUT
 from edgemod.kernels import shingles
-from edgemod.labels import FLOOR, INCLUSION, read_inclusion, read_labels, read_values
+from edgemod.labels import (
+    FLOOR,
+    INCLUSION,
+    is_sample,
+    read_inclusion,
+    read_labels,
+    read_values,
+)
 from edgemod.metrics import Labels
 from edgemod.parts import make_folder, remove, write_bytes, write_part
 from edgemod.policy import Policy
@@ -123,6 +131,8 @@ class _Labelled:
     reviewers: list[str]
     """(n,), none where no column says."""
     fingerprint: str
+    samples: list[Path]
+    """The files that are samples."""
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -180,7 +190,7 @@ def learn(
             fix="Learn from flat texts, or use 'edgemod calibrate'.",
         )
     with Triager(policy, model) as triager:
-        given = _read(sources, columns, labels, triager, seed)
+        given = _read(sources, columns, labels, triager, seed, tell)
         if given.threads_apart:
             tell(
                 "threads are split: one of them, with what is alike, is over a fifth of the labels"
@@ -219,7 +229,7 @@ def learn(
                     write_bytes(out / "calibration.json", fresh.read_bytes())
                 else:
                     maker.undo()
-        caught = rehearsal.backtest(triager.policy, inputs, text=names, labels=labels)
+        caught = rehearsal.backtest(triager.policy, given.samples, text=names, labels=labels)
         keys = given.texts.to_pylist()
         found = Learned(
             sizes=given.sizes,
@@ -251,15 +261,32 @@ def _read(
     wanted: Sequence[str] | None,
     triager: Triager,
     seed: int,
+    tell: Callable[[str], None],
 ) -> _Labelled:
     answers = [read_labels(source, wanted) for source in sources]
     names = [category.name for category in triager.policy.categories]
     matrix, _ = calibrating.joined_labels(answers, names)
-    inclusion = [read_inclusion(source) for source in sources]
-    chance = floor = None
-    if all(part is not None for part in inclusion):
-        chance = np.concatenate([part.chance for part in inclusion if part])
-        floor = min(part.floor for part in inclusion if part)
+    samples = [is_sample(source) for source in sources]
+    if not any(samples):
+        read_inclusion(sources[0])  # says why
+    inclusion = [
+        read_inclusion(source) if one else None
+        for source, one in zip(sources, samples, strict=True)
+    ]
+    known = [part is not None for part, one in zip(inclusion, samples, strict=True) if one]
+    drawn = any(known)
+    if drawn and not all(known):
+        raise InputError(
+            f"some have a column {INCLUSION}, and some not",
+            where="labels",
+            fix="Learn from files that were drawn in one way.",
+        )
+    counts = [len(next(iter(of.values()))) for of in answers]
+    alone = np.repeat([not one for one in samples], counts)
+    chance = np.concatenate(
+        [part.chance if part else np.ones(n) for part, n in zip(inclusion, counts, strict=True)]
+    )
+    floor = min((part.floor for part in inclusion if part), default=1.0)
     reviewers: list[str] = []
     if all(REVIEWER in formats.schema(source).names for source in sources):
         reviewers = [name for source in sources for name in read_values(source, REVIEWER)]
@@ -279,15 +306,39 @@ def _read(
     chosen = np.array([rows[i] for i in kept], np.int64)
     column = pa.array([texts[i] for i in kept], pa.large_string())
     share, apart = _shares(column, seed, [threads[i] for i in kept])
+    share = _to_fit(share, alone[chosen], tell)
     return _Labelled(
         texts=column,
         labels=matrix[chosen],
         share=share,
         threads_apart=apart,
-        inclusion=None if chance is None or floor is None else (chance[chosen], floor),
+        inclusion=(chance[chosen], floor) if drawn else None,
         reviewers=[reviewers[row] for row in chosen] if reviewers else [],
         fingerprint=records.fingerprint(sources),
+        samples=[source.file for source, one in zip(sources, samples, strict=True) if one],
     )
+
+
+def _to_fit(
+    share: npt.NDArray[np.float64], alone: npt.NDArray[np.bool_], tell: Callable[[str], None]
+) -> npt.NDArray[np.float64]:
+    """Shares (n,) by which records of no sample are among those to fit, NaN for those left out:
+    near copies of records that compare or certify."""
+    if not alone.any():
+        return share
+    later = share >= _PARTS[0]
+    copies = alone & later & np.isin(share, share[~alone])
+    tell(
+        f"{alone.sum():,} labels are of no sample: they are fitted with, and prove nothing"
+        + (
+            f"; {copies.sum():,} of them are left out, near copies of a sample's"
+            if copies.any()
+            else ""
+        )
+    )
+    share = np.where(alone & later, 0.0, share)
+    share[copies] = np.nan
+    return share
 
 
 def _shares(

@@ -111,7 +111,7 @@ def test_a_sample_tells_of_wrong_flags(tmp_path: Path) -> None:
             "source": ["a"] * len(rows),
             "source_row": rows,
             "verdict": np.where(flagged[rows], "flag", "clear"),
-            "category": np.where(flagged[rows], "hate", None),
+            "category": ["hate" if one else None for one in flagged[rows]],
             "inclusion_probability": chance[rows],
             "inclusion_floor": floors[rows],
             "any": flagged[rows].astype(np.int8),

@@ -220,7 +220,7 @@ def test_rows_that_are_no_answers_are_told_and_cost_no_other(
     file = tmp_path / "a.jsonl"
     file.write_text("\n".join([*lines, "{", "[" * 100_000, ""]))
     known = answer_files.Known.of(queue.keys(), queue.table["record_id"].to_pylist(), ["hate"])
-    found, problems = answer_files.read(file, known)
+    found, problems, _ = answer_files.read(file, known)
     assert [one.record_id for one in found] == ["r1"]
     assert [p.where.rpartition(" ")[2] for p in problems] == [
         *map(str, range(1, len(bad) + 1)), str(len(lines) + 1), str(len(lines) + 2),

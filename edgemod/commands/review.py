@@ -321,6 +321,12 @@ def review_export(
     metavar="ID",
     help="Who answered, where the files do not say.",
 )
+@click.option(
+    "--pseudonymise",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="KEYFILE",
+    help="Of a run with pseudonyms: the files call records as its input does.",
+)
 @_answers
 @with_policy
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a summary.")
@@ -329,6 +335,7 @@ def review_import(
     out: Path,
     labels: Path | None,
     reviewer: str | None,
+    pseudonymise: Path | None,
     answers: Path | None,
     policy: str | None,
     as_json: bool,
@@ -339,7 +346,8 @@ def review_import(
     'answer' filled in), or JSON of Label Studio. None: the labels of what was answered in the page.
     A file may be imported again. Records that reviewers answered differently have no label: they
     are listed, and written beside the labels. 'calibrate', 'evaluate' and 'audit report' read the
-    labels.
+    labels. Rows with a column 'appeal', upheld or overturned, are outcomes of appeals against any
+    decision of the run: their labels come into a file of their own, for 'learn'.
     """
     from edgemod.reviewing import labelling
     from edgemod.reviewing.answers import Answers
@@ -349,7 +357,13 @@ def review_import(
     queue = open_queue(out, policy, _ALL, labelling.COLUMNS)
     with Answers.open(answers or out / "answers.sqlite", queue.about) as kept:
         done = labelling.import_answers(
-            decisions, queue, kept, labels or out / "labels.parquet", reviewer
+            decisions,
+            queue,
+            kept,
+            labels or out / "labels.parquet",
+            reviewer,
+            run=None if queue.sample else out,
+            pseudonymise=pseudonymise,
         )
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(done), indent=2))
@@ -367,8 +381,9 @@ def review_stats(out: Path, answers: Path | None, policy: str | None, as_json: b
     """Show what the answers say of reviewers and of edgemod.
 
     Pace; agreement on records that two or more answered (Cohen's kappa, Krippendorff's alpha); what
-    each reviewer flags as time goes on, beside what the models expect; and how often people decide
-    against what edgemod leaned to, by category, reason and probability. With 95 % intervals.
+    each reviewer flags as time goes on, beside what the models expect; how often people decide
+    against what edgemod leaned to, by category, reason and probability; and how often appeals
+    overturned a decision, by category, stage and reason. With 95 % intervals.
     """
     from edgemod.reviewing import stats
     from edgemod.reviewing.answers import Answers
@@ -377,7 +392,7 @@ def review_stats(out: Path, answers: Path | None, policy: str | None, as_json: b
 
     queue = open_queue(out, policy, _ALL, stats.COLUMNS)
     with Answers.open(answers or out / "answers.sqlite", queue.about) as kept:
-        found = stats.stats(queue, kept.standing())
+        found = stats.stats(queue, kept.standing(), kept.appeals(), None if queue.sample else out)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=2))
     else:

@@ -4,6 +4,9 @@ A row without an answer is passed over: exported queues have columns to fill in,
 all of them. A row that cannot be an answer is told of and costs no other row. A row without an
 ``answer_id`` gets one from its content, so that reading a file again adds nothing.
 
+A row with the column ``appeal`` is the outcome of an appeal. What it says of the record follows
+from what had been decided: see ``_outcome``.
+
 Label Studio: the JSON export, tasks with their annotations
 (https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks).
 """
@@ -14,8 +17,8 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +30,7 @@ from edgemod.reviewing.answers import (
     ANSWERS,
     COLUMNS,
     MOST_NOTE,
+    OUTCOMES,
     REVIEWER,
     UNDO,
     Answer,
@@ -54,29 +58,49 @@ class _NoAnswerError(Exception):
 
 @dataclass(frozen=True)
 class Known:
-    """What answers may be about: records by key and by id (None where several have it)."""
+    """What answers may be about: records by key and by id (None where several have it).
+
+    ``decided``: of records that an appeal may be about, what had been decided: "clear", a category
+    or "flag". ``whole``: what the records are of, in words.
+    """
 
     keys: frozenset[Key]
     by_id: dict[str, Key | None]
     categories: frozenset[str]
+    decided: Mapping[Key, str] = field(default_factory=dict)
+    whole: str = "queue"
 
     @classmethod
-    def of(cls, keys: Sequence[Key], ids: Sequence[str | None], categories: Sequence[str]) -> Known:
-        """Those of a queue."""
+    def of(
+        cls,
+        keys: Sequence[Key],
+        ids: Sequence[str | None],
+        categories: Sequence[str],
+        decided: Mapping[Key, str] | None = None,
+        whole: str = "queue",
+    ) -> Known:
+        """Those of some records, called ``ids``."""
         by_id: dict[str, Key | None] = {}
         for key, name in zip(keys, ids, strict=True):
             if name is not None:
                 by_id[name] = None if name in by_id else key
-        return cls(frozenset(keys), by_id, frozenset(categories))
+        return cls(frozenset(keys), by_id, frozenset(categories), decided or {}, whole)
+
+
+Rename = Callable[[str], str]
+"""What a record is called in the outputs of a run, from its id in the input."""
+
+Appeal = tuple[str, Row]
+"""A row that is the outcome of an appeal, and where it is: what it says is not known yet."""
 
 
 def read(
-    path: Path, known: Known, reviewer: str | None = None
-) -> tuple[list[Answer], list[Problem]]:
-    """The answers of one file, and the rows that are none.
+    path: Path, known: Known, reviewer: str | None = None, rename: Rename | None = None
+) -> tuple[list[Answer], list[Problem], list[Appeal]]:
+    """The answers of one file, the rows that are none, and those about appeals (see ``outcomes``).
 
-    ``reviewer``: who answered where the file does not say. Raises InputError for a file that cannot
-    be read or is in no known format.
+    ``reviewer``: who answered where the file does not say. ``rename``: where records are called as
+    in the input. Raises InputError for a file that cannot be read or is in no known format.
     """
     kind = path.suffix.lower().removeprefix(".")
     if kind not in _READERS:
@@ -85,13 +109,17 @@ def read(
             where=str(path),
             fix=f"Its name must end in one of {', '.join(FORMATS)}.",
         )
-    answers, problems = [], []
+    answers, problems, appeals = [], [], []
     try:
         for place, row in _READERS[kind](path):
             try:
                 if isinstance(row, _NoAnswerError):
                     raise row
-                if row.get("answer") not in (None, ""):
+                if rename and _plain(row.get("record_id")) is not None:
+                    row["record_id"] = rename(str(row["record_id"]))
+                if _plain(row.get("appeal")) is not None:
+                    appeals.append((f"{path}, {place}", row))
+                elif _plain(row.get("answer")) is not None:
                     answers.append(_answer(row, known, reviewer))
             except _NoAnswerError as error:
                 problems.append(Problem(f"{path}, {place}", str(error)))
@@ -101,14 +129,42 @@ def read(
             where=str(path),
             fix="Export it again, or see docs/review.md for what it should be.",
         ) from error
+    return answers, problems, appeals
+
+
+def named(appeals: Iterable[Appeal]) -> tuple[set[str], set[Key]]:
+    """The records that appeals name: by id, or by key."""
+    ids: set[str] = set()
+    keys: set[Key] = set()
+    for _, row in appeals:
+        try:
+            keys.add((str(row["source"]), int(row["source_row"])))
+        except (KeyError, ValueError, TypeError, OverflowError):
+            ids.add(str(row.get("record_id")))
+    return ids, keys
+
+
+def outcomes(
+    appeals: Iterable[Appeal], known: Known, reviewer: str | None = None
+) -> tuple[list[Answer], list[Problem]]:
+    """What appeals say of their records, now that it is known what had been decided."""
+    answers, problems = [], []
+    for where, row in appeals:
+        try:
+            answers.append(_answer(row, known, reviewer))
+        except _NoAnswerError as error:
+            problems.append(Problem(where, str(error)))
     return answers, problems
 
 
 def _answer(row: Row, known: Known, reviewer: str | None) -> Answer:
     """The answer in a row. Raises _NoAnswerError."""
     given = {name: _plain(row.get(name)) for name in COLUMNS}
-    said, who = given["answer"], given["reviewer"] or reviewer
     key = _key(given, known)
+    in_file = given["appeal"] or given["answer"], given["answer_category"]
+    if given["appeal"] is not None:
+        given |= _outcome(given, known.decided.get(key))
+    said, who = given["answer"], given["reviewer"] or reviewer
     category = given["answer_category"] if said == "flag" else None
     for wrong, what in (
         (said not in (*ANSWERS, UNDO), f"'answer' is none of {', '.join(ANSWERS)}"),
@@ -123,7 +179,8 @@ def _answer(row: Row, known: Known, reviewer: str | None) -> Answer:
             raise _NoAnswerError(what)
     note = None if given["note"] is None else str(given["note"])[:MOST_NOTE]
     at = _time(given["answered_at"])
-    content = json.dumps([*key, who, said, category, note, at])
+    told = in_file if given["appeal"] else (said, category)
+    content = json.dumps([*key, who, *told, note, at])
     return Answer(
         answer_id=str(given["answer_id"] or hashlib.sha256(content.encode()).hexdigest()[:32]),
         record_id=None if given["record_id"] is None else str(given["record_id"]),
@@ -142,7 +199,35 @@ def _answer(row: Row, known: Known, reviewer: str | None) -> Answer:
         decided_with=None if given["decided_with"] is None else str(given["decided_with"]),
         settles=str(given["settles"]).lower() in ("true", "1", "1.0"),
         supersedes=None if given["supersedes"] is None else str(given["supersedes"]),
+        appeal=given["appeal"],
     )
+
+
+def _outcome(given: Row, decided: str | None) -> Row:
+    """What a record is after an appeal, as an answer.
+
+    Upheld is what was decided. Overturned is the contrary: a clear is a flag, as
+    ``answer_category`` or, without one, as no category that is known; a flag is a clear, or with
+    ``answer_category`` a flag as that instead.
+    """
+    outcome, category = given["appeal"], given["answer_category"]
+    if outcome not in OUTCOMES:
+        raise _NoAnswerError(f"'appeal' is none of {', '.join(OUTCOMES)}")
+    if decided is None:
+        raise _NoAnswerError(
+            "people were to decide, and none of their answers stands: import first"
+        )
+    contrary = "flag" if decided == "clear" else "clear"
+    after = decided if outcome == "upheld" else category or contrary
+    if decided == after == "flag":
+        after = category or after
+    if category not in (None, after) or (outcome == "overturned" and after == decided):
+        raise _NoAnswerError("its category is not what the outcome makes of the decision")
+    flagged = after != "clear"
+    return {
+        "answer": "flag" if flagged else "clear",
+        "answer_category": after if flagged and after != "flag" else None,
+    }
 
 
 def _key(given: Row, known: Known) -> Key:
@@ -150,12 +235,12 @@ def _key(given: Row, known: Known) -> Key:
     if source is not None and row is not None:
         if (str(source), row) in known.keys:
             return str(source), row
-        raise _NoAnswerError("of no record of this queue")
+        raise _NoAnswerError(f"of no record of this {known.whole}")
     key = known.by_id.get(str(given["record_id"]), ())
     if key is None:
         raise _NoAnswerError("several records have this id: give source and source_row")
     if not key:
-        raise _NoAnswerError("of no record of this queue")
+        raise _NoAnswerError(f"of no record of this {known.whole}")
     return key
 
 

@@ -18,7 +18,7 @@ import re
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from edgemod.errors import OutputError, RunError
+from edgemod.words import ANY, CATEGORIES
 
 Key = tuple[str, int]
 """A record: ``source`` and ``source_row``."""
@@ -33,6 +34,8 @@ Key = tuple[str, int]
 ANSWERS: Final = ("clear", "flag", "escalate")
 """What a reviewer may say: violates no category; violates one; somebody else should decide."""
 UNDO: Final = "undo"
+OUTCOMES: Final = ("upheld", "overturned")
+"""What becomes of an appeal against a decision: it stays, or it was wrong."""
 REVIEWER: Final = re.compile(r"[A-Za-z0-9._-]{1,40}")
 """What a reviewer may be called: a pseudonym."""
 MOST_NOTE: Final = 2_000
@@ -40,7 +43,7 @@ MOST_NOTE: Final = 2_000
 
 NAME: Final = "answers.sqlite"
 """The file in the folder of a run, if no other is named."""
-_VERSION: Final = 1
+_VERSION: Final = 2  # 1 had no appeals
 _APPLICATION: Final = 0x65646D61  # "edma", for file(1) and for refusing other databases
 
 
@@ -54,6 +57,8 @@ class Answer:
     that the record was shown. ``revealed``: 0 its text stayed hidden, 1 it was shown with the words
     that fired hidden, 2 all of it. ``decided_with``: the answer id of the record that was looked
     at, if this one was only like it. ``settles``: given to settle a conflict or an escalation.
+    ``appeal``: one of ``OUTCOMES`` if it is the outcome of an appeal; the answer is then what the
+    decision is after it.
     """
 
     answer_id: str
@@ -73,6 +78,7 @@ class Answer:
     decided_with: str | None = None
     settles: bool = False
     supersedes: str | None = None
+    appeal: str | None = None
 
     @property
     def key(self) -> Key:
@@ -108,6 +114,7 @@ CREATE TABLE answers (
   decided_with TEXT,
   settles INTEGER NOT NULL,
   supersedes TEXT,
+  appeal TEXT,
   CHECK ((answer = 'undo') <= (supersedes IS NOT NULL))
 ) STRICT;
 CREATE INDEX of_record ON answers (source, source_row);
@@ -172,7 +179,7 @@ class Answers:
     def _prepare(self, about: dict[str, str]) -> None:
         if self._one("SELECT count(*) FROM sqlite_master"):
             kind = self._one("PRAGMA application_id"), self._one("PRAGMA user_version")
-            if kind != (_APPLICATION, _VERSION):
+            if kind not in ((_APPLICATION, 1), (_APPLICATION, _VERSION)):
                 raise _stranger(self.path)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
@@ -180,6 +187,9 @@ class Answers:
             if not self._one("SELECT count(*) FROM sqlite_master"):  # another may have made it now
                 for statement in _statements(_SCHEMA):
                     self._connection.execute(statement)
+            if self._one("PRAGMA user_version") == 1:
+                self._connection.execute("ALTER TABLE answers ADD COLUMN appeal TEXT")
+                self._connection.execute(f"PRAGMA user_version = {_VERSION}")
             for name, value in about.items():
                 self._connection.execute("INSERT OR IGNORE INTO about VALUES (?, ?)", (name, value))
             kept = dict(self._connection.execute("SELECT name, value FROM about"))
@@ -216,7 +226,7 @@ class Answers:
 
     def add(self, answers: Iterable[Answer]) -> int:
         """Add answers, all of them or none; return how many are new. Known ids are passed over."""
-        rows = [(*astuple(one)[:-2], int(one.settles), one.supersedes) for one in answers]
+        rows = [astuple(one) for one in answers]
         holes = ", ".join("?" * len(COLUMNS))
         before = self._connection.total_changes
         with self._transaction():
@@ -258,8 +268,12 @@ class Answers:
             yield _answer(row)
 
     def standing(self) -> list[Answer]:
-        """The answers that stand: one a record and reviewer, in order of time."""
+        """The answers that stand: one a record and reviewer, in order of time; no appeals."""
         return standing(self.every())
+
+    def appeals(self) -> list[Answer]:
+        """The outcomes of appeals that stand: the last of each record, in order of time."""
+        return appeals(self.every())
 
     def last(self) -> int:
         """The number of the last row, 0 for none: it grows with every answer of any process."""
@@ -338,17 +352,48 @@ class Answers:
 def standing(answers: Iterable[Answer]) -> list[Answer]:
     """Of all answers those that stand: not superseded, the last of each reviewer on a record.
 
-    Whatever order they come in. Equal times, which machines may give, are told apart by ids.
+    Outcomes of appeals are not among them: nobody gave them at the queue.
     """
+    return _last((one for one in _kept(answers) if not one.appeal), lambda a: (a.key, a.reviewer))
+
+
+def appeals(answers: Iterable[Answer]) -> list[Answer]:
+    """Of all answers the outcomes of appeals that stand: the last of each record."""
+    return _last((one for one in _kept(answers) if one.appeal), lambda a: a.key)
+
+
+def label_row(
+    violates: bool, category: str | None, of_policy: Collection[str]
+) -> dict[str, int | None]:
+    """An answer as labels of ``OUTPUTS``: 1 violates, 0 does not, None is unknown.
+
+    A clear says 0 of every category of the policy; a flag says 1 of its category and of ``any``,
+    and nothing of other categories.
+    """
+    row: dict[str, int | None] = {ANY: int(violates)}
+    for name in CATEGORIES:
+        no = 0 if name in of_policy and not violates else None
+        row[name] = 1 if violates and name == category else no
+    return row
+
+
+def _kept(answers: Iterable[Answer]) -> list[Answer]:
+    """Those that are not superseded."""
     known = {one.answer_id: one for one in answers}
     gone = {one.supersedes for one in known.values()}
-    last: dict[tuple[Key, str], Answer] = {}
-    for one in known.values():
-        if one.answer == UNDO or one.answer_id in gone:
-            continue
-        before = last.setdefault((one.key, one.reviewer), one)
+    return [one for one in known.values() if one.answer != UNDO and one.answer_id not in gone]
+
+
+def _last(answers: Iterable[Answer], of: Callable[[Answer], Hashable]) -> list[Answer]:
+    """The last of each kind, in order of time, whatever order they come in.
+
+    Equal times, which machines may give, are told apart by ids.
+    """
+    last: dict[Hashable, Answer] = {}
+    for one in answers:
+        before = last.setdefault(of(one), one)
         if _when(before) < _when(one):
-            last[one.key, one.reviewer] = one
+            last[of(one)] = one
     return sorted(last.values(), key=_when)
 
 

@@ -17,10 +17,11 @@ import pyarrow as pa
 from edgemod.labels import FLOOR
 from edgemod.parts import write_bytes, write_part
 from edgemod.review import REVIEW
-from edgemod.reviewing import answer_files
-from edgemod.reviewing.answers import Answer, Answers, Key
+from edgemod.reviewing import answer_files, appeals
+from edgemod.reviewing.answers import Answer, Answers, Key, label_row
+from edgemod.reviewing.answers import standing as standing_of
 from edgemod.reviewing.queue import Queue
-from edgemod.words import ANY, CATEGORIES, OUTPUTS
+from edgemod.words import ANY, OUTPUTS
 
 COLUMNS: Final = ("record_id", "verdict", "severity")
 """Of the queue, which an import keeps in memory."""
@@ -52,34 +53,63 @@ class Imported:
     conflicts: tuple[Conflict, ...]
     other_policies: int
     """Answers that were given under another policy than that of the run."""
+    appeals: int
+    """Records with the outcome of an appeal."""
+    overturned: int
     files: tuple[str, ...]
 
 
 def import_answers(
-    files: Sequence[Path], queue: Queue, answers: Answers, out: Path, reviewer: str | None = None
+    files: Sequence[Path],
+    queue: Queue,
+    answers: Answers,
+    out: Path,
+    reviewer: str | None = None,
+    *,
+    run: Path | None = None,
+    pseudonymise: Path | None = None,
 ) -> Imported:
     """Add the answers of some files to those of a run and write labels of all of them to ``out``.
 
-    Conflicts are written beside it, as CSV. Adding a file again changes nothing. Raises InputError
-    for a file that cannot be read at all; then none is added. OutputError.
+    Conflicts are written beside it, as CSV, and labels of appeals, as Parquet. Adding a file again
+    changes nothing. ``run``: the folder of the run, for appeals; None for a sample.
+    ``pseudonymise``: its key file, if the files call records as its input does.
+
+    Raises InputError for a file that cannot be read at all; then none is added. Also if there are
+    appeals and the input of the run is gone; then all but their labels is there. OutputError.
     """
     policy = queue.policy
-    known = answer_files.Known.of(
-        queue.keys(), queue.table["record_id"].to_pylist(), [c.name for c in policy.categories]
-    )
+    names = [c.name for c in policy.categories]
+    known = answer_files.Known.of(queue.keys(), queue.table["record_id"].to_pylist(), names)
+    rename = appeals.names_of_input(run, pseudonymise) if run and pseudonymise else None
     found: list[Answer] = []
     problems: list[answer_files.Problem] = []
+    rows: list[answer_files.Appeal] = []
     for file in files:
-        more, wrong = answer_files.read(file, known, reviewer)
+        more, wrong, about = answer_files.read(file, known, reviewer, rename)
+        found += more
+        problems += wrong
+        rows += about
+    if run is None:
+        no = "an appeal, and this is a sample: import it into the run"
+        problems += [answer_files.Problem(where, no) for where, _ in rows]
+    elif rows:
+        before = standing_of([*answers.every(), *found])
+        more, wrong = answer_files.outcomes(rows, appeals.known(run, rows, before, names), reviewer)
         found += more
         problems += wrong
     new = answers.add(found)
-    standing = answers.standing()
-    table, conflicts, escalated = labels(queue, standing)
+    stand, outcomes = answers.standing(), answers.appeals()
+    table, conflicts, escalated = labels(queue, stand)
     beside = out.with_name(f"{out.stem}-conflicts.csv")
     write_part(table, out)
     write_bytes(beside, _conflict_file(conflicts))
-    answered = {one.key for one in standing}
+    written = [out.name, beside.name]
+    if run is not None and outcomes:
+        apart = out.with_name(f"{out.stem}-appeals.parquet")
+        write_part(appeals.labels(run, policy, outcomes), apart)
+        written.append(apart.name)
+    answered = {one.key for one in stand}
     return Imported(
         read=len(found),
         new=new,
@@ -88,8 +118,10 @@ def import_answers(
         escalated=escalated,
         waiting=queue.total - len(answered.intersection(queue.keys())),
         conflicts=tuple(conflicts),
-        other_policies=sum(one.policy not in (None, policy.fingerprint) for one in standing),
-        files=(out.name, beside.name),
+        other_policies=sum(one.policy not in (None, policy.fingerprint) for one in stand),
+        appeals=len(outcomes),
+        overturned=sum(one.appeal == "overturned" for one in outcomes),
+        files=tuple(written),
     )
 
 
@@ -97,8 +129,7 @@ def labels(queue: Queue, standing: Iterable[Answer]) -> tuple[pa.Table, list[Con
     """The records that people agree on, with their labels; conflicts; how many stay escalated.
 
     The columns of the queue, then for each of ``OUTPUTS`` 1 (violates), 0 (does not) or null
-    (unknown): "clear" says 0 of every category of the policy, a flag says 1 of its category and of
-    ``any``, and nothing of other categories. Then ``reviewer`` (several joined by "+"),
+    (unknown), as of ``label_row``. Then ``reviewer`` (several joined by "+"),
     ``answered_at`` (the last), ``policy`` and ``decided_alike``: it was not looked at, but decided
     with one that is alike.
 
@@ -131,10 +162,8 @@ def labels(queue: Queue, standing: Iterable[Answer]) -> tuple[pa.Table, list[Con
         violates = kinds == {"flag"}
         agreed = says.pop() if len(says) == 1 else None
         rows.append(i)
-        for name in CATEGORIES:
-            no = 0 if name in policy and not violates else None
-            columns[name].append(1 if violates and name == agreed else no)
-        columns[ANY].append(int(violates))
+        for name, label in label_row(violates, agreed, policy).items():
+            columns[name].append(label)
         columns["reviewer"].append("+".join(sorted({one.reviewer for one in given})))
         columns["answered_at"].append(max(one.answered_at for one in given))
         columns["policy"].append("+".join(sorted({one.policy or "unknown" for one in given})))

@@ -1,5 +1,5 @@
 """What answers say of reviewers, of the policy and of edgemod: agreement, categories in dispute,
-drift, overturned proposals, pace."""
+drift, overturned proposals, pace; and what became of appeals."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations, pairwise
+from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
@@ -19,8 +20,9 @@ import pyarrow as pa
 from edgemod.metrics import Estimate, wilson
 from edgemod.reviewing.agreement import Codes, alpha_interval, kappa_interval
 from edgemod.reviewing.answers import Answer, Key
+from edgemod.reviewing.appeals import PEOPLE, by_people, decisions
 from edgemod.reviewing.queue import Queue
-from edgemod.words import ANY, OUTPUTS, Stage, Verdict
+from edgemod.words import ANY, CATEGORIES, OUTPUTS, Stage, Verdict
 
 COLUMNS: Final = ("verdict", "category", "reason", "stage", *(f"p_{name}" for name in OUTPUTS))
 """Of the queue, which statistics keep in memory."""
@@ -108,6 +110,22 @@ class Pace:
 
 
 @dataclass(frozen=True)
+class Appealed:
+    """Of the appeals against a kind of decision, the share that overturned it.
+
+    ``by``: ``all``, ``category``, ``stage`` or ``reason`` (a threshold or a rule), ``of``: which;
+    ``decision``: clear or flag. Where people decided, stage and reason are ``people``. Who appeals
+    is no chance: the share says nothing of decisions that nobody objected to.
+    """
+
+    by: str
+    of: str
+    decision: str
+    appeals: int
+    share: Estimate | None
+
+
+@dataclass(frozen=True)
 class Stats:
     """All of it. ``records``: of the queue; ``answered``: those with an answer."""
 
@@ -118,10 +136,16 @@ class Stats:
     drift: tuple[Block, ...]
     overturned: tuple[Overturned, ...]
     pace: tuple[Pace, ...]
+    appeals: tuple[Appealed, ...] = ()
 
 
-def stats(queue: Queue, standing: Sequence[Answer]) -> Stats:
-    """What the answers that stand say.
+def stats(
+    queue: Queue,
+    standing: Sequence[Answer],
+    appeals: Sequence[Answer] = (),
+    run: Path | None = None,
+) -> Stats:
+    """What the answers that stand say; ``appeals``: outcomes against decisions of ``run``.
 
     Answers that settle a conflict are left out of agreement, since they were given knowing others.
     What was decided with another one is one answer, not many, and left out but for ``Pace.alike``.
@@ -138,6 +162,7 @@ def stats(queue: Queue, standing: Sequence[Answer]) -> Stats:
         drift=tuple(_drift(first, _column(queue, f"p_{ANY}"), at)),
         overturned=tuple(_overturned(queue, own, at)),
         pace=tuple(_pace(standing)),
+        appeals=tuple(_appealed(run, standing, appeals)) if run and appeals else (),
     )
 
 
@@ -240,6 +265,30 @@ def _overturned(
             counts[by, of, verdict].append(against)
     for (by, of, proposal), hits in sorted(counts.items()):
         yield Overturned(by, of, proposal, len(hits), wilson(sum(hits), len(hits)))
+
+
+def _appealed(
+    run: Path, standing: Sequence[Answer], appeals: Sequence[Answer]
+) -> Iterable[Appealed]:
+    outcome = {one.key: one.appeal for one in appeals}
+    said = by_people(standing)
+    counts: dict[tuple[str, str, str], list[bool]] = defaultdict(list)
+    for row in decisions(run, (), outcome).to_pylist():
+        key = row["source"], row["source_row"]
+        verdict, stage, reason = row["verdict"], row["stage"], row["reason"]
+        category = row["category"] or "none"
+        if verdict == Verdict.review.name:
+            told = said.get(key, "unknown")
+            stage = reason = PEOPLE
+            if told in CATEGORIES:
+                category = told
+            cleared = told in ("clear", "unknown")
+            verdict = told if cleared else Verdict.flag.name
+        for by, of in (("all", "decisions"), ("category", category), ("stage", stage),
+                       ("reason", reason)):  # fmt: skip
+            counts[by, of, verdict].append(outcome[key] == "overturned")
+    for (by, of, decision), hits in sorted(counts.items()):
+        yield Appealed(by, of, decision, len(hits), wilson(sum(hits), len(hits)))
 
 
 def _band(p: float) -> str:

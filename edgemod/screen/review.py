@@ -44,6 +44,11 @@ def imported(done: Imported, total: int) -> None:
             "not all of the queue is answered, and what is came first for a reason: rates of these "
             "labels are not rates of the queue"
         )
+    if done.appeals:
+        console.print(
+            f"{done.appeals:,} outcomes of appeals, {done.overturned:,} overturned. Who appeals is "
+            "no chance: labels of these prove nothing of a whole, 'edgemod learn' can fit with them"
+        )
     console.print("written: " + ", ".join(map(safe, done.files)))
 
 
@@ -91,6 +96,15 @@ def stats(found: Stats) -> None:
     for line in found.overturned:
         table.add_row(line.by, safe(line.of), line.proposal, f"{line.records:,}", share(line.share))
     console.print(table)
+    if found.appeals:
+        console.print()
+        table = table_of("appeals by", "of", "decision", "appeals", "overturned")
+        for kind in found.appeals:
+            table.add_row(
+                kind.by, safe(kind.of), kind.decision, f"{kind.appeals:,}", share(kind.share)
+            )
+        console.print(table)
+        console.print("who appeals is no chance: of other decisions these shares say nothing")
     console.print("in brackets: 95 % intervals", style="dim")
 
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from edgemod import breakdown, drift, run_folder
+from edgemod import breakdown, drift, patterns, run_folder
 from edgemod.breakdown import VERDICTS, Breakdown, Risk
+from edgemod.errors import InputError
 from edgemod.metrics import wilson
 from edgemod.parts import write_bytes
 from edgemod.pictures import curve, flow, interval, meter, over_time, percent, safe, stacked
 from edgemod.policy import Policy, policy_of_run
 from edgemod.report import RunReport
+from edgemod.screen.trends import TITLES, measured
+from edgemod.trends import Finding, Trends
 from edgemod.words import CATEGORIES, counted
 
 PACE: Final = 120
 """Records that one reviewer is taken to read in an hour, half a minute each, unless told."""
 _REASONS: Final = 12
+_FINDINGS: Final = 6
+"""Of each kind of trend."""
 _CSS: Final = Path(__file__).with_suffix(".css")
 _FINGERPRINTS: Final = ("code", "input", "policy", "overlay", "filter", "model", "calibration")
 
@@ -30,12 +36,14 @@ def write(
     by: str | None = None,
     times: bool = False,
     labels: str | Path | None = None,
+    trends: str | Path | None = None,
     policy: str | Path | None = None,
     pace: int = PACE,
 ) -> None:
     """Write the page of a complete run.
 
     ``by``, ``times``: as of ``breakdown.count``; ``labels``: as of ``breakdown.risk``.
+    ``trends``: trends.json of the same input, whose terms and examples are masked in any case.
     ``policy``: the one that the run was made with, for severities; the page does without if none is
     named and the default is another. ``pace``: records that one reviewer reads in an hour, over 0.
 
@@ -48,7 +56,9 @@ def write(
     told = run_folder.read_report(run)
     found = breakdown.count(run, state, by=by, times=times)
     risk = None if labels is None else breakdown.risk(run, state, labels)
-    text = _page(told, state, found, policy_of_run(policy, state["plan"]), risk, by, max(pace, 1))
+    emerged = None if trends is None else _read_trends(trends, state)
+    of_run = policy_of_run(policy, state["plan"])
+    text = _page(told, state, found, of_run, risk, by, max(pace, 1), emerged)
     write_bytes(Path(page), text.encode())
 
 
@@ -60,6 +70,7 @@ def _page(
     risk: Risk | None,
     by: str | None,
     pace: int,
+    emerged: Trends | None,
 ) -> str:
     names = [Path(entry["path"]).name for entry in state["inputs"]]
     title = names[0] if len(names) == 1 else counted(len(names), "file")
@@ -71,6 +82,7 @@ def _page(
         _certificate(told, state, whole=risk is None),
         *([_groups(found, by)] if by is not None else []),
         *([_times(found)] if found.days else []),
+        *([_trends(emerged)] if emerged is not None else []),
         _reasons(told),
         _came_in(told, state),
         _stages(told),
@@ -298,6 +310,62 @@ def _groups(found: Breakdown, by: str) -> str:
         _table((safe(by), ">records", "#", ">review", ">flag"), rows),
         whole=True,
     )
+
+
+def _read_trends(path: str | Path, state: dict[str, Any]) -> Trends:
+    found = Trends.read(path)
+    if found.input != state["plan"]["input"]:
+        raise InputError(
+            "is about another input than the run",
+            where=str(path),
+            fix="Name the trends.json of this run: 'edgemod trends OUT -o FOLDER' writes it.",
+        )
+    return found
+
+
+def _trends(found: Trends) -> str:
+    """The strongest findings of each kind. No ids, and no word that is not masked."""
+    parts = [
+        f'<p class="soft">Patterns in {found.records:,} records that no policy names yet: places '
+        "to look at, not what is wrong. Terms and examples are masked.</p>"
+    ]
+    for kind, of_kind in itertools.groupby(found.findings, lambda one: one.kind):
+        findings = [*of_kind]
+        most = max(one.records for one in findings)
+        rows = [
+            (
+                f'<span class="any">{_what(one)}</span>',
+                f'<span class="any">{safe(one.where)}</span>',
+                stacked(one.verdicts) if one.verdicts else meter(one.records, most, "all"),
+                f"{one.records:,}"
+                + (f' <span class="none">by {one.authors:,}</span>' if one.authors else ""),
+                " to ".join(safe(seen[:10]) for seen in (one.first_seen, one.last_seen) if seen),
+                "" if one.value is None and one.p is None else safe(measured(one)),
+            )
+            for one in findings[:_FINDINGS]
+        ]
+        rest = len(findings) - len(rows)
+        parts += [
+            f"<h3>{TITLES[kind]}</h3>",
+            _table(("what", "where", "#", ">records", "seen", ">measured"), rows),
+            f'<p class="note">and {rest:,} more in trends.json</p>' if rest else "",
+        ]
+    if not found.findings:
+        parts.append("<p>Nothing was found.</p>")
+    notes = [
+        "Each kind but campaigns is found by chance alone in at most one archive of a hundred; "
+        "intervals hold together. Bars: verdicts, or records beside those of the others of the "
+        "kind. Terms: log-odds ratio; shifts: difference of shares.",
+        *(f"{safe(note[:1].upper() + note[1:])}." for note in found.notes),
+    ]
+    return _section("What emerges", *parts, f'<p class="note">{" ".join(notes)}</p>', whole=True)
+
+
+def _what(one: Finding) -> str:
+    """A category as it is, terms and texts masked, whoever wrote the file."""
+    if one.kind == "mix":
+        return safe(one.what)
+    return safe(patterns.masked_term(one.what) if one.what else patterns.masked_text(one.example))
 
 
 def _risk(risk: Risk) -> str:

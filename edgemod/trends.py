@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -78,7 +78,7 @@ class Trends:
 
     ``windows``: where each begins and the last ends, ISO 8601, or "record n" without times.
     ``looked``: how many terms, spellings, groups and so on were tested. ``notes``: what was not
-    looked for, and why.
+    looked for, and why. ``input``: the fingerprint of the input of the run.
     """
 
     findings: tuple[Finding, ...]
@@ -87,11 +87,35 @@ class Trends:
     windows: tuple[str, ...]
     looked: dict[str, int]
     notes: tuple[str, ...]
+    input: str
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; of each finding at most ``SHOWN_IDS`` ids."""
         found = [{**asdict(f), "ids": f.ids[:SHOWN_IDS]} for f in self.findings]
         return {**asdict(self), "false alarm rate of a kind": patterns.ALPHA, "findings": found}
+
+    @classmethod
+    def read(cls, path: str | Path) -> Trends:
+        """What ``trends`` wrote to trends.json. Raises InputError for any other file."""
+        try:
+            told = json.loads(Path(path).read_bytes())
+            values = {field.name: told[field.name] for field in fields(cls)}
+            values["findings"] = tuple(
+                Finding(**{field.name: one[field.name] for field in fields(Finding)})
+                for one in told["findings"]
+            )
+            found = cls(**values)
+            numbers = [(one.records, *one.verdicts.values()) for one in found.findings]
+            kinds = {one.kind for one in found.findings} <= {*KINDS}
+            if not kinds or not all(isinstance(n, int) for of in numbers for n in of):
+                raise ValueError
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(
+                "cannot be read as what 'edgemod trends' found",
+                where=str(path),
+                fix="Name the trends.json that 'edgemod trends OUT -o FOLDER' writes.",
+            ) from error
+        return found
 
 
 def trends(
@@ -114,9 +138,12 @@ def trends(
     queue has placeholders for it. Of more than ``most_records`` a random share is taken.
 
     Raises RunError if ``run`` is no complete run, InputError if its input is gone or has changed
-    or a column will not do, PolicyError, and OutputError if ``out`` cannot be written.
+    or a column will not do, PolicyError, and OutputError if ``out`` is not empty or cannot be
+    written.
     """
     run, out = Path(run), None if out is None else Path(out)
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError("is there already", where=str(out), fix="Name a new folder.")
     if not run_folder.is_complete(run):
         run_folder.finished_state(run)  # says why
     if windows < 2 or most_records < 1:
@@ -140,6 +167,7 @@ def trends(
         look.edges(),
         look.looked,
         look.notes(),
+        archive.run[1]["plan"]["input"] if archive.run else "",
     )
     if out is not None:
         _write(made, out)

@@ -454,7 +454,7 @@ def _answered(data: bytes) -> None:
         asked.table["record_id"].to_pylist(),
         [c.name for c in asked.policy.categories],
     )
-    found, _, problems = answer_files.read(_written(f"answers.{kind}", data[1:]), known, "r")
+    found, problems, _ = answer_files.read(_written(f"answers.{kind}", data[1:]), known, "r")
     for problem in problems:
         assert len(problem.what) < 100  # it quotes nothing
     with answers.Answers(sqlite3.connect(":memory:", isolation_level=None), Path()) as kept:

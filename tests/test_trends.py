@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import edgemod
-from edgemod import trends
-from edgemod.errors import InputError, RunError
+from edgemod import report_page, trends
+from edgemod.errors import InputError, OutputError, RunError
 from edgemod.words import Verdict
 from test_cli import run
 
@@ -165,7 +166,18 @@ def test_planted_patterns_are_found(archive: Path, policy: Path, tmp_path: Path)
     everything = json.dumps(document) + str(table.to_pydict())
     for word in ("blorpwort", "bl0rpw0rt", "blorpwart", "zanzibrite", "squirrels", "tractors"):
         assert word not in everything
-    shown = trends.trends(archive, policy=policy, show=True)
+    with pytest.raises(OutputError, match="is there already"):
+        trends.trends(archive, tmp_path / "found", policy=policy)
+    assert trends.Trends.read(tmp_path / "found" / "trends.json").looked == found.looked
+    shown = trends.trends(archive, tmp_path / "shown", policy=policy, show=True)
+    for name in ("found", "shown"):
+        page = tmp_path / f"{name}.html"
+        report_page.write(archive, page, trends=tmp_path / name / "trends.json")
+        text = page.read_text()
+        assert "What emerges" in text
+        assert all(title in text for title in ("Campaigns", "Bursts", "New spellings"))
+        for word in ("blorpwort", "bl0rpw0rt", "zanzibrite", "squirrels", "acorns", "campaign1"):
+            assert word not in text
     assert {one.what for one in of_kind(shown, "obfuscation")} == {"bl0rpw0rt"}
     assert any("acorns" in one.example for one in of_kind(shown, "campaign"))
 
@@ -259,6 +271,28 @@ def test_what_will_not_do_is_told(archive: Path, tmp_path: Path) -> None:
             trends.trends(archive, by=column)
     with pytest.raises(InputError, match="1 windows"):
         trends.trends(archive, windows=1)
+
+
+def test_a_page_takes_the_trends_of_its_run_alone(archive: Path, tmp_path: Path) -> None:
+    file, page = tmp_path / "trends.json", tmp_path / "page.html"
+    for content in ("", "[]", "{}", "[" * 50_000, '{"findings": 1}'):
+        file.write_text(content)
+        with pytest.raises(InputError, match="cannot be read as what 'edgemod trends' found"):
+            report_page.write(archive, page, trends=file)
+    evil = "<script>x</script>\u202e\x1b[31m {{x}} " + "long" * 50
+    finding = trends.Finding(
+        "term", evil, evil, 5, 2, evil, None, 1.0, 0.5, 1.5, 0.01, {}, evil, (evil,)
+    )
+    told = trends.Trends((finding,), 1, 1, (evil,), {}, (evil,), "another")
+    file.write_text(json.dumps(told.to_json()))
+    with pytest.raises(InputError, match="is about another input"):
+        report_page.write(archive, page, trends=file)
+    plan = json.loads((archive / "run.json").read_text())["plan"]
+    file.write_text(json.dumps(replace(told, input=plan["input"]).to_json()))
+    report_page.write(archive, page, trends=file)
+    text = page.read_text()
+    assert "<script" not in text
+    assert not {c for c in text if not c.isprintable()} - {"\n"}
 
 
 def test_the_command_shows_tables(archive: Path, policy: Path) -> None:

@@ -19,7 +19,7 @@ from edgemod.commands.options import with_key, with_policy
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Write trends.json, and findings.parquet with the ids of all records.",
+    help="Write trends.json, and findings.parquet with the ids of all records, to a new folder.",
 )
 @click.option("--by", metavar="COLUMN", help="Column with the channel or community.")
 @click.option(

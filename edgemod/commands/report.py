@@ -31,6 +31,11 @@ from edgemod.commands.options import with_key, with_policy
     help="With --html: labels of some records, by id: how much of it is right.",
 )
 @click.option(
+    "--trends",
+    metavar="FILE",
+    help="With --html: the trends.json of 'edgemod trends', to show what emerges, masked.",
+)
+@click.option(
     "--audit",
     metavar="FILE",
     help="With --transparency: a labelled sample of 'edgemod audit sample', for error rates.",
@@ -60,6 +65,7 @@ def report(
     by: str | None,
     times: bool,
     labels: str | None,
+    trends: str | None,
     audit: str | None,
     service: str,
     period: str,
@@ -90,5 +96,7 @@ def report(
     from edgemod import report_page
 
     out = out or run / "report.html"
-    report_page.write(run, out, by=by, times=times, labels=labels, policy=policy, pace=pace)
+    report_page.write(
+        run, out, by=by, times=times, labels=labels, trends=trends, policy=policy, pace=pace
+    )
     click.echo(f"written: {printable(str(out))}", err=True)

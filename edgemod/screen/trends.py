@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgemod.trends import Finding, Trends
 
 
-_TITLES: Final = {
+TITLES: Final = {
     "campaign": "Campaigns: nearly the same text again and again",
     "burst": "Bursts: copies that came closer together than records do",
     "term": "Rising terms: commoner there than elsewhere, or than before",
@@ -28,7 +28,7 @@ def trends(found: Trends, out: Path | None) -> None:
     console = Console()
     for kind, of_kind in itertools.groupby(found.findings, lambda finding: finding.kind):
         findings = [*of_kind]
-        console.print(f"[bold]{_TITLES[kind]}[/] ({len(findings):,})")
+        console.print(f"[bold]{TITLES[kind]}[/] ({len(findings):,})")
         table = table_of("what", "where", "records", "first, last seen", "measured", "ids")
         for one in findings[:MOST_SHOWN]:
             by = f" by {one.authors:,}" if one.authors else ""
@@ -37,7 +37,7 @@ def trends(found: Trends, out: Path | None) -> None:
                 safe(one.where),
                 f"{one.records:,}{by}",
                 " to ".join(seen[:10] for seen in (one.first_seen, one.last_seen) if seen),
-                _measured(one),
+                measured(one),
                 safe(" ".join(one.ids[:2])),
             )
         console.print(table)
@@ -57,7 +57,7 @@ def trends(found: Trends, out: Path | None) -> None:
         console.print(f"written to {safe(str(out))}: trends.json findings.parquet", style="dim")
 
 
-def _measured(one: Finding) -> str:
+def measured(one: Finding) -> str:
     """The figure of a finding with its interval, its p-value, or of a campaign its verdicts."""
     if one.value is None or one.low is None or one.high is None:
         mix = ", ".join(f"{name} {n:,}" for name, n in one.verdicts.items())

@@ -25,6 +25,8 @@ PACE: Final = 120
 _REASONS: Final = 12
 _FINDINGS: Final = 6
 """Of each kind of trend."""
+_LONG: Final = 20
+"""Characters of a term that may be cut in two lines."""
 _CSS: Final = Path(__file__).with_suffix(".css")
 _FINGERPRINTS: Final = ("code", "input", "policy", "overlay", "filter", "model", "calibration")
 
@@ -334,38 +336,56 @@ def _trends(found: Trends) -> str:
         most = max(one.records for one in findings)
         rows = [
             (
-                f'<span class="any">{_what(one)}</span>',
-                f'<span class="any">{safe(one.where)}</span>',
-                stacked(one.verdicts) if one.verdicts else meter(one.records, most, "all"),
-                f"{one.records:,}"
-                + (f' <span class="none">by {one.authors:,}</span>' if one.authors else ""),
-                " to ".join(safe(seen[:10]) for seen in (one.first_seen, one.last_seen) if seen),
-                "" if one.value is None and one.p is None else safe(measured(one)),
+                _what(one),
+                f'<span class="any">{safe(one.where)}</span> {_soft(_seen(one))}',
+                stacked(one.verdicts)
+                if kind in ("campaign", "burst")
+                else meter(one.records, most, "all"),
+                f"{one.records:,}" + (f" {_soft(f'by {one.authors:,}')}" if one.authors else ""),
+                _measured(one),
             )
             for one in findings[:_FINDINGS]
         ]
         rest = len(findings) - len(rows)
         parts += [
             f"<h3>{TITLES[kind]}</h3>",
-            _table(("what", "where", "#", ">records", "seen", ">measured"), rows),
+            '<div class="trends">',
+            _table(("what", "where and when", "#", ">records", ">measured"), rows),
+            "</div>",
             f'<p class="note">and {rest:,} more in trends.json</p>' if rest else "",
         ]
     if not found.findings:
         parts.append("<p>Nothing was found.</p>")
     notes = [
         "Each kind but campaigns is found by chance alone in at most one archive of a hundred; "
-        "intervals hold together. Bars: verdicts, or records beside those of the others of the "
-        "kind. Terms: log-odds ratio; shifts: difference of shares.",
+        "intervals hold together. Bars: verdicts of copies, else records. Terms: log-odds ratio; "
+        "shifts: difference of shares.",
         *(f"{safe(note[:1].upper() + note[1:])}." for note in found.notes),
     ]
     return _section("What emerges", *parts, f'<p class="note">{" ".join(notes)}</p>', whole=True)
 
 
+def _seen(one: Finding) -> str:
+    return " to ".join(safe(seen[:10]) for seen in (one.first_seen, one.last_seen) if seen)
+
+
+def _measured(one: Finding) -> str:
+    """The figure of a finding, and apart from it the interval; of a campaign its bar says it."""
+    if one.value is None and one.p is None:
+        return ""
+    value, _, around = safe(measured(one)).partition(" (")
+    return f"{value} {_soft(f'({around}')}" if around else value
+
+
+def _soft(text: str) -> str:
+    return f'<span class="none">{text}</span>' if text else ""
+
+
 def _what(one: Finding) -> str:
     """A category as it is, terms and texts masked, whoever wrote the file."""
-    if one.kind == "mix":
-        return safe(one.what)
-    return safe(patterns.masked_term(one.what) if one.what else patterns.masked_text(one.example))
+    what = one.what if one.kind == "mix" else patterns.masked_term(one.what)
+    what = what or patterns.masked_text(one.example)
+    return f'<span class="any">{safe(what)}</span>' if len(what) > _LONG else safe(what)
 
 
 def _risk(risk: Risk) -> str:

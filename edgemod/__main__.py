@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     """Run the command line and exit the process with the documented code."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed, as some schedulers start their jobs
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
     try:
         from edgemod import exits, offline
         from edgemod.cli import cli

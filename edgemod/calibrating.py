@@ -28,7 +28,7 @@ from edgemod.errors import InputError
 from edgemod.formats import Rows
 from edgemod.labels import UNSAFE, Inclusion, read_groups, read_inclusion, read_labels
 from edgemod.metrics import Labels
-from edgemod.parts import write_bytes
+from edgemod.parts import check_target, write_bytes
 from edgemod.policy import Policy
 from edgemod.records import Columns
 from edgemod.scoring import Threads
@@ -96,6 +96,7 @@ def calibrate(
     if uncertified not in UNCERTIFIED:
         raise InputError(f"uncertified is {uncertified!r}", fix=f"Choose of {UNCERTIFIED}.")
     sources = records.discover([inputs] if isinstance(inputs, str | Path) else inputs)
+    check_target(Path(out), [source.file for source in sources])
     columns = records.resolve_columns(
         sources,
         text=(text,) if isinstance(text, str) else text,

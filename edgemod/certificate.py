@@ -289,7 +289,7 @@ def find(case: Case, choosing: Bools, goal: Goal, *, uncertified: str = "review"
     kept = left_out if uncertified == "default" else set()
     told = {*case.asked} - kept
     case, curves = _curved(case, told, choosing)
-    clears = _clear_levels(case, told, tested, choosing, goal)
+    clears = _clear_levels(case, told, tested, claims, choosing, goal)
     flag, proved, nearest, expected = _flags(clears, claims, choosing, goal)
     if goal.max_miss_rate is None:
         assert goal.review_budget is not None
@@ -359,7 +359,12 @@ def applied(case: Case, found: Found) -> Level:
 
 
 def _clear_levels(
-    case: Case, told: set[str], tested: Sequence[Claim], choosing: Bools, goal: Goal
+    case: Case,
+    told: set[str],
+    tested: Sequence[Claim],
+    claims: Sequence[Claim],
+    choosing: Bools,
+    goal: Goal,
 ) -> list[Level]:
     """A sequence of settings that clear more and more and flag nothing, to be tested in turn.
 
@@ -403,12 +408,18 @@ def _clear_levels(
                 clear[stage] = ladders[stage].at([int(s * rise) for s in steps[stage]])
             if any((clear[stage] != levels[-1].clear[stage]).any() for stage in stages):
                 levels.append(Level(case, clear, never))
-        found.append((_price(levels, tested, choosing, goal), levels))
+        found.append((_price(levels, tested, claims, choosing, goal), levels))
     most = min(price for price, _ in found) + WORTH
     return [levels for price, levels in found if price <= most][-1]
 
 
-def _price(levels: Sequence[Level], tested: Sequence[Claim], choosing: Bools, goal: Goal) -> float:
+def _price(
+    levels: Sequence[Level],
+    tested: Sequence[Claim],
+    claims: Sequence[Claim],
+    choosing: Bools,
+    goal: Goal,
+) -> float:
     """What a sequence of settings costs at the one that would be taken of it, on this half.
 
     The share for review; with a review budget, which all keep to alike, the share of violating
@@ -419,11 +430,13 @@ def _price(levels: Sequence[Level], tested: Sequence[Claim], choosing: Bools, go
         most, half = goal.max_miss_rate, goal.delta / 2
         tests = ([c.p_value(one, choosing, most) for c in tested] for one in levels[1:])
         return levels[bounds.fixed_sequence(tests, _SURE * half)].share(Verdict.review, choosing)
-    for one in levels:  # flags, not known yet, take a little more off the review share of each
-        if one.share(Verdict.review, choosing) <= goal.review_budget:
+    *_, expected = _flags(levels, claims, choosing, goal)
+    for one in (level.flagging(expected) for level in levels):
+        review = one.share(Verdict.review, choosing)
+        if review <= goal.review_budget:
             violating = choosing & (one.case.labels == 1).any(axis=1)
             return one.share(Verdict.clear, violating) if violating.any() else 0.0
-    return 1 + levels[-1].share(Verdict.review, choosing)
+    return 1 + review
 
 
 def _flags(

@@ -28,6 +28,9 @@ _UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 def run(command: click.Command) -> NoReturn:
     """Run a command line and exit the process with the documented code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an old locale cannot show is escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = command.main(prog_name="edgemod", standalone_mode=False)
     except EdgemodError as error:

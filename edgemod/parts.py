@@ -8,7 +8,7 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -106,6 +106,19 @@ def place(source: Path, target: Path) -> None:
     except OSError:  # another disk, or a file system that has no hard links
         with replacing(target) as partial:
             shutil.copyfile(source, partial)
+
+
+def check_target(path: Path, inputs: Iterable[Path]) -> None:
+    """Before the work: raise OutputError if a file cannot be written or is one of ``inputs``."""
+    if path.exists() and any(one.exists() and path.samefile(one) for one in inputs):
+        raise OutputError(
+            "is the input itself, which would be replaced",
+            where=str(path),
+            fix="Name another file with -o.",
+        )
+    if not os.access(path.parent, os.W_OK):
+        with replacing(path):  # it cannot, and says why
+            pass
 
 
 @contextmanager

@@ -375,10 +375,14 @@ def finished_state(out: Path) -> dict[str, Any]:
     """
     state = _read_state(out)
     if state is None or state["status"] != "complete":
+        if state is not None:
+            fix = "Finish it: the same 'edgemod triage' goes on with it."
+        else:
+            fix = "Name the OUT of 'edgemod triage'."
         raise RunError(
             "is not the folder of a complete run",
             where=str(out),
-            fix="Name the OUT of 'edgemod triage', and finish that run first.",
+            fix=fix if out.exists() else "There is nothing of this name.",
         )
     if state["plan"].get("format") != FORMAT:
         raise RunError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +19,7 @@ import pyarrow as pa
 from edgemod import features, formats, parts, records, store
 from edgemod.calibration import FloatMatrix
 from edgemod.columns import is_list, is_string
-from edgemod.errors import InputError, OutputError
+from edgemod.errors import InputError
 from edgemod.filter import Filter
 from edgemod.formats import Rows
 from edgemod.policy import load_policy
@@ -168,12 +167,7 @@ def score_file(
     source, *others = records.discover([path])
     if others:
         raise InputError("is a folder of several files", where=str(path), fix="Score them singly.")
-    if os.path.exists(out) and os.path.samefile(out, source.file):
-        raise OutputError(
-            "is the input itself, which would be replaced",
-            where=str(out),
-            fix="Name another file with -o.",
-        )
+    parts.check_target(Path(out), [source.file])
     fields = formats.schema(source)
     _check_names(fields.names, str(path))
     columns = records.resolve_columns([source], text=text)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import edgemod
-from edgemod import drift
+from edgemod import certificate, drift
 from edgemod.bounds import Drawn
 from edgemod.calibrating import calibrate, joined_labels
 from edgemod.calibration import Calibration, sigmoid
@@ -26,7 +26,7 @@ from edgemod.errors import CalibrationError, InputError
 from edgemod.policy import load_policy
 from edgemod.report import RunReport
 from edgemod.triager import Examined, Triager, default_calibration
-from edgemod.words import ANY, FEATURES, OUTPUTS, Status
+from edgemod.words import ANY, FEATURES, OUTPUTS, Status, Verdict
 from samples import sentences
 from test_cli import run
 from test_evaluation import harsh
@@ -78,6 +78,25 @@ def taken(case: Case, rows: Any, drawn: Drawn | None, *, by_stratum: bool = Fals
         drawn=drawn,
         strata=case.strata[rows] if by_stratum and case.strata is not None else None,
     )  # fmt: skip
+
+
+def test_what_the_filter_may_clear_is_compared_at_the_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case, choosing = replace(population(1500, quality=1.5), strata=None), np.arange(1500) % 2 == 0
+    violating = choosing & (case.labels[:, -1] == 1)
+
+    def missed() -> float:
+        found = find(case, choosing, Goal(None, 0.1, 0.1, 0.15))
+        assert found.shares["review"] < 0.2
+        return applied(case, found).share(Verdict.clear, violating)
+
+    chosen, alone = missed(), []
+    for share in certificate.FILTER_SHARES:
+        monkeypatch.setattr(certificate, "FILTER_SHARES", (share,))
+        alone.append(missed())
+    assert max(alone) > min(alone) + 0.05
+    assert chosen <= min(alone) + 0.02
 
 
 @pytest.mark.parametrize("way", ["alike", "weighted", "budget", "strata"])

@@ -118,6 +118,22 @@ def test_a_full_disk_is_told(command: list[str]) -> None:
     assert told.stderr == b"edgemod: the output cannot be written: No space left on device\n"
 
 
+def test_closed_outputs_and_old_locales_are_no_mistake_of_edgemod(tmp_path: Path) -> None:
+    (tmp_path / "\u0142.csv").write_text("text\nhello\n")
+    python = f"{sys.executable} -m edgemod"
+    for command, closed in (("score --model none x", ">&-"), ("inspect", "<&- 2>&-")):
+        file = f"{tmp_path}/*.csv" if command == "inspect" else ""
+        told = subprocess.run(["bash", "-c", f"{python} {command} {file} {closed}"], cwd=ROOT,
+                              capture_output=True, check=False)  # fmt: skip
+        assert (told.returncode, told.stderr) == (0, b"")
+    told = subprocess.run(
+        ["bash", "-c", f"PYTHONIOENCODING=latin-1 {python} inspect {tmp_path}/*.csv"],
+        cwd=ROOT, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (told.returncode, told.stderr) == (0, b"")
+    assert b"\\u0142.csv: csv, 11" in told.stdout
+
+
 def test_a_limit_on_the_size_of_files_is_told(tmp_path: Path) -> None:
     command = f"ulimit -f 0; exec {sys.executable} -m edgemod policy show > {tmp_path}/out"
     told = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, check=False)

@@ -12,9 +12,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from edgemod.errors import OutputError
-from edgemod.parts import PARTIAL, clean_parts, replacing, write_bytes, write_part
+from edgemod.parts import PARTIAL, check_target, clean_parts, replacing, write_bytes, write_part
 
 TABLE = pa.table({"id": ["a", "b", None], "p": pa.array([0.5, 1.0, 0.0], pa.float32())})
+
+
+def test_a_target_is_checked_before_the_work(tmp_path: Path) -> None:
+    labels, link = tmp_path / "labels.parquet", tmp_path / "link.parquet"
+    labels.write_bytes(b"hours of work")
+    link.symlink_to(labels)
+    check_target(tmp_path / "own.json", [labels])
+    check_target(labels, [tmp_path / "other.parquet"])
+    for target in (labels, link):
+        with pytest.raises(OutputError, match="is the input itself"):
+            check_target(target, [tmp_path / "other.parquet", labels])
+    with pytest.raises(OutputError, match="cannot be written"):
+        check_target(tmp_path / "gone" / "own.json", [labels])
+    assert {*tmp_path.iterdir()} == {labels, link}
 
 
 def test_a_part_reads_back_as_it_was(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from edgemod import audit
 from edgemod.cli import cli
-from edgemod.errors import InputError
+from edgemod.errors import InputError, OutputError
 from edgemod.labels import read_inclusion, read_labels
 from edgemod.policy import load_policy
 from edgemod.reviewing import answer_files, export, labelling
@@ -338,6 +338,24 @@ def test_any_order_of_answers_gives_the_same_labels(queue: Queue) -> None:
     for _ in range(5):
         draw.shuffle(made)
         assert result(made) == first
+
+
+def test_answers_in_a_file_are_not_replaced(run: Path, queue: Queue, tmp_path: Path) -> None:
+    file = tmp_path / "open.csv"
+    export.export(queue, set(), file, "csv")
+    filled(file, {"r0": "clear"})
+    before = file.read_bytes()
+    with pytest.raises(OutputError, match="may hold answers"):
+        export.export(queue, set(), file, "csv")
+    with (
+        Answers.open(tmp_path / "answers.sqlite", queue.about) as answers,
+        pytest.raises(OutputError, match="is the input itself"),
+    ):
+        labelling.import_answers([file], queue, answers, file)
+    assert file.read_bytes() == before
+    page = tmp_path / "page.html"  # answers are in the browser
+    for _ in range(2):
+        export.export(queue, set(), page, "html")
 
 
 # ---------------------------------------------------------------- commands

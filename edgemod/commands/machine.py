@@ -175,7 +175,7 @@ def bench(
     INPUT is a Parquet, CSV or JSONL file, a folder of them or a glob. Takes about a minute. The
     sample is copied to a temporary folder, which is removed at the end.
     """
-    from edgemod import benchmark, figures, parts
+    from edgemod import benchmark, figures, parts, sources
     from edgemod.screen import machine as screen
 
     def tell(step: str) -> None:
@@ -185,6 +185,8 @@ def bench(
     # An end by SIGTERM, too, is to remove the sample.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     old = figures.Benchmark.load(against) if against else None
+    if out:
+        parts.check_target(out, [one.file for one in sources.discover([source])])
     chosen = None if model == "none" else model
     found = benchmark.bench(source, model=chosen, on_step=tell, **options)
     document = json.dumps(found.to_json(), indent=2)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from edgemod import review_formats
+from edgemod.errors import OutputError
 from edgemod.parts import place, remove, write_bytes
 from edgemod.review import REVIEW
 from edgemod.reviewing.answers import Answers, Key
@@ -29,6 +30,7 @@ FORMATS: Final = {
 
 TO_FILL: Final = ("answer", "answer_category", "note", "reviewer")
 """Columns that rows get for people to fill in; ``answer_files.read`` knows them."""
+_FILLED: Final = ("csv", "jsonl", "parquet")
 _OF_MODELS: Final = ("category", "severity", "definition", "reason", "verdict", "stage", "status",
                      *(f"p_{name}" for name in OUTPUTS))  # fmt: skip
 
@@ -47,8 +49,15 @@ def export(
 
     ``care`` goes with the page, ``blind`` leaves out what the models think; so does any sample.
     Returns how many records there are and the names of the files: Label Studio's has its labelling
-    configuration beside it. Raises OutputError.
+    configuration beside it. Raises OutputError, also where ``out`` is there already and might hold
+    answers that people have filled in.
     """
+    if format in _FILLED and out.exists():
+        raise OutputError(
+            "is there already, and may hold answers",
+            where=str(out),
+            fix="Import it ('edgemod review import') and remove it, or name another file with -o.",
+        )
     left = [i for i, key in enumerate(queue.keys()) if key not in answered]
     if format == "html":
         document = _page(queue.take(left), care or Care(), blind, reviewer)
@@ -60,7 +69,7 @@ def export(
             for name in _OF_MODELS:
                 at, kind = rows.column_names.index(name), rows.schema.field(name).type
                 rows = rows.set_column(at, name, pa.nulls(len(rows), kind))
-        if format != "label-studio":
+        if format in _FILLED:
             for name in TO_FILL:
                 rows = rows.append_column(name, pa.nulls(len(rows), pa.string()))
         return rows

@@ -15,7 +15,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from edgemod.labels import FLOOR
-from edgemod.parts import write_bytes, write_part
+from edgemod.parts import check_target, write_bytes, write_part
 from edgemod.review import REVIEW
 from edgemod.reviewing import answer_files, appeals
 from edgemod.reviewing.answers import Answer, Answers, Key, label_row
@@ -78,6 +78,7 @@ def import_answers(
     Raises InputError for a file that cannot be read at all; then none is added. Also if there are
     appeals and the input of the run is gone; then all but their labels is there. OutputError.
     """
+    check_target(out, files)
     policy = queue.policy
     names = [c.name for c in policy.categories]
     known = answer_files.Known.of(queue.keys(), queue.table["record_id"].to_pylist(), names)

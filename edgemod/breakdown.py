@@ -182,17 +182,16 @@ class Risk:
     """What labels of some of its records say of a run.
 
     ``n``: records with a label of whether they violate any category; ``unknown``: rows of labels
-    whose record the run does not have, or has several of. ``coverage``: share settled without a
-    person; ``risk``: of these, the share settled wrongly (a violating record cleared, a harmless
-    one flagged). ``missed``: of the cleared, the share that violates; ``false_flags``: of the
-    flagged, the share that does not. 95 % intervals that hold for any n (bounds.py); None where
-    there is no such record. ``curve``: (coverage, risk) were the surest records settled by the
-    probability of any category alone, at or over one half or not.
+    whose record the run does not have, or has several of. ``risk``: of the records settled without
+    a person, the share settled wrongly (a violating record cleared, a harmless one flagged).
+    ``missed``: of the cleared, the share that violates; ``false_flags``: of the flagged, the share
+    that does not. 95 % intervals that hold for any n (bounds.py); None where there is no such
+    record. ``curve``: (coverage, risk) were the surest records settled by the probability of any
+    category alone, at or over one half or not.
     """
 
     n: int
     unknown: int
-    coverage: Estimate
     risk: Estimate | None
     missed: Estimate | None
     false_flags: Estimate | None
@@ -258,12 +257,9 @@ def risk(run: Path, state: dict[str, Any], labels: str | Path) -> Risk:
         most = np.maximum(weights, 1 / inclusion.floors[index])[flagged].max()
         of_flags = Drawn(weights, float(most))
     wrong = (cleared & violates) | (flagged & ~violates)
-    coverage = share(settled, np.ones(len(settled), bool), drawn)
-    assert coverage is not None
     return Risk(
         n=len(rows),
         unknown=int((truth >= 0).sum()) - len(rows),
-        coverage=coverage,
         risk=share(wrong, settled, drawn),
         missed=share(violates, cleared, drawn),
         false_flags=share(~violates, flagged, of_flags),

@@ -235,6 +235,17 @@ def notice(explained: Explanation, contact: str) -> str:
         "flag": "It was marked as breaking our rules.",
         "review": "It was put before a person, who decides what becomes of it.",
     }[row["verdict"]]
+    name = (explained.category or "").replace("_", " ")
+    ground = f"The rule on {name} of our policy ({explained.policy})"
+    if explained.category == "self_harm":  # whoever is in distress has broken nothing
+        what = {
+            "flag": "It was marked, since it reads as being about suicide, self-injury or "
+            "disordered eating.",
+            "review": "It was put before a person, since it may be about suicide, self-injury or "
+            "disordered eating.",
+        }.get(row["verdict"], what)
+        what += " This is no accusation: to say that one is in distress breaks no rule."
+        ground = f"What our policy ({explained.policy}) says of self-harm"
     lines = [
         f"Your contribution {_line(row['record_id'])}",
         "",
@@ -242,12 +253,7 @@ def notice(explained: Explanation, contact: str) -> str:
         "",
     ]
     if explained.category:
-        name = explained.category.replace("_", " ")
-        lines += [
-            f"On what ground. The rule on {name} of our policy ({explained.policy}): "
-            f"{explained.definition}",
-            "",
-        ]
+        lines += [f"On what ground. {ground}: {explained.definition}", ""]
     how = {
         "rule": f"A fixed rule found it: {explained.rule['reason'] if explained.rule else ''}",
         "filter": "A program that knows words and phrases judged it.",
@@ -264,6 +270,13 @@ def notice(explained: Explanation, contact: str) -> str:
         "Such programs make mistakes. If you think that this is one, write to "
         f"{_line(contact)} and name the contribution as above. A person will look at it.",
     ]
+    if explained.category == "self_harm":
+        lines += [
+            "",
+            "If you are thinking of harming yourself: you do not have to be alone with that. "
+            "Please talk to somebody you trust, to a doctor, or to a helpline for people in "
+            "crisis; if you are in danger now, call the emergency number where you are.",
+        ]
     return "\n".join(lines) + "\n"
 
 

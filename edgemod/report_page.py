@@ -80,7 +80,7 @@ def _page(
         _flow(found),
         _queue(told, found, policy, pace),
         _categories(found, told.records),
-        *([_risk(risk)] if risk is not None else []),
+        *([_risk(risk, told.coverage)] if risk is not None else []),
         _certificate(told, state, whole=risk is None),
         *([_groups(found, by)] if by is not None else []),
         *([_times(found)] if found.days else []),
@@ -388,15 +388,16 @@ def _what(one: Finding) -> str:
     return f'<span class="any">{safe(what)}</span>' if len(what) > _LONG else safe(what)
 
 
-def _risk(risk: Risk) -> str:
+def _risk(risk: Risk, coverage: float) -> str:
+    """``coverage``: of the whole run, which is known and not estimated."""
     lines = (
-        ("settled without a person", interval(risk.coverage)),
+        ("settled without a person", f"{percent(coverage)}, counted"),
         ("of these, settled wrongly", interval(risk.risk)),
         ("of the cleared, violating", interval(risk.missed)),
         ("of the flagged, harmless", interval(risk.false_flags)),
     )
     left = f" {risk.unknown:,} labels are of no one record of the run." if risk.unknown else ""
-    drawn = curve(risk.curve, (risk.coverage.value, risk.risk)) if risk.risk else ""
+    drawn = curve(risk.curve, (coverage, risk.risk)) if risk.risk else ""
     return _section(
         "How much of it is right",
         drawn,

@@ -89,11 +89,14 @@ def score(texts: Sequence[str], *, triager: Triager | None = None) -> list[Score
     return [answers[text] for text in texts]
 
 
-def filter_scores(texts: pa.Array | pa.ChunkedArray | Sequence[str | None]) -> FloatMatrix:
+def filter_scores(
+    texts: pa.Array | pa.ChunkedArray | Sequence[str | None], *, triager: Triager | None = None
+) -> FloatMatrix:
     """The whole filter stage (features, lexicons, n-grams): log-odds, float32 (n, 10).
 
-    Columns are ``edgemod.OUTPUTS``. Uses the default policy's lexicons and the shipped
-    weights, on the calling thread. Nulls, and texts with lone surrogates, give rows of NaN.
+    Columns are ``edgemod.OUTPUTS``. Uses the filter and lexicons of a ``triager``, such as one with
+    the calibration of ``edgemod learn``, else the shipped filter and the default policy's lexicons;
+    on the calling thread. Nulls, and texts with lone surrogates, give rows of NaN.
     """
     if isinstance(texts, pa.Array | pa.ChunkedArray):
         column = texts.cast(pa.large_string())
@@ -101,7 +104,7 @@ def filter_scores(texts: pa.Array | pa.ChunkedArray | Sequence[str | None]) -> F
     else:
         valid = [text if text is None or _is_valid(text) else None for text in texts]
         column = pa.array(valid, pa.large_string())
-    weights, lexicons = _default_filter()
+    weights, lexicons = (triager.filter, triager.lexicons) if triager else _default_filter()
     present = column.drop_null() if column.null_count else column
     scores = weights.scores(features.extract(present, lexicons).normalised)
     if not column.null_count:

@@ -239,6 +239,15 @@ def filter_path(fingerprint: str) -> Path:
     return recorded
 
 
+def list_filters() -> list[tuple[Path, str]]:
+    """Every known filter with its SHA-256 (hex): the shipped one, then those that were learned.
+
+    Raises ``ModelError`` where the registry or the shipped one cannot be read.
+    """
+    shipped = quantized_dir() / "filter.safetensors"
+    return [(shipped, sha256(shipped)), *((path, sha) for sha, path in _filters().items())]
+
+
 def add_filter(path: Path) -> None:
     """Record a filter in the user's registry by absolute path and SHA-256.
 

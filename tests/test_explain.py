@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -67,6 +68,19 @@ def test_ids_that_are_there_twice_or_not_at_all(out: Path, triager: Triager) -> 
     with pytest.raises(InputError, match="no record is called 'nobody'"):
         explain.explain(out, "nobody", triager)
     assert explain.explain(out, "none", triager).words == ()
+
+
+def test_nobody_in_distress_is_told_that_they_broke_a_rule(out: Path, triager: Triager) -> None:
+    found = explain.explain(out, "card", triager)
+    for verdict in ("flag", "review"):
+        decision = {**found.decision, "verdict": verdict, "category": "self_harm"}
+        told = explain.notice(replace(found, decision=decision, category="self_harm"), "us")
+        assert "This is no accusation" in told
+        assert "you do not have to be alone" in told
+        assert "breaking our rules" not in told
+        assert "The rule on" not in told
+    assert "breaking our rules" in explain.notice(found, "us")
+    assert "alone" not in explain.notice(found, "us")
 
 
 def test_the_statement_quotes_nothing_and_says_how_to_contest(out: Path, triager: Triager) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import edgemod
 from edgemod import breakdown, report_page, run_folder
 from edgemod.errors import InputError, RunError
-from edgemod.pictures import flow, safe
+from edgemod.pictures import flow, percent, safe
 from samples import sentences
 from test_cli import run
 
@@ -173,7 +173,6 @@ def test_risk_of_labels_is_counted_by_hand(finished: Any, tmp_path: Path) -> Non
     settled = [(r["verdict"], t) for r, t in zip(rows, truth, strict=True)
                if r["verdict"] != "review"]  # fmt: skip
     wrong = sum((v == "clear") == bool(t) for v, t in settled)
-    assert found.coverage.value == pytest.approx(len(settled) / len(rows))
     assert found.risk is not None
     assert found.risk.value == pytest.approx(wrong / len(settled))
     assert found.risk.low < found.risk.value < found.risk.high
@@ -183,6 +182,9 @@ def test_risk_of_labels_is_counted_by_hand(finished: Any, tmp_path: Path) -> Non
     assert ((y >= 0) & (y <= 1)).all()
     page = page_of(out, tmp_path / "p.html", labels=path)
     assert f"From {len(rows):,} records that people labelled" in page
+    every = pq.read_table(out / "decisions")["verdict"].to_pylist()
+    counted = 1 - every.count("review") / len(every)  # known of all, whatever was labelled
+    assert f'<td>settled without a person</td><td class="n">{percent(counted)}, counted' in page
     for column, why in (("hate", "labels of hate alone"), ("any", "none of its labels")):
         pq.write_table(pa.table({"id": ["x"], column: [1]}), path)
         with pytest.raises(InputError, match=why):

@@ -20,7 +20,7 @@ from edgemod.cli import cli
 from edgemod.errors import InputError, OutputError
 from edgemod.labels import read_inclusion, read_labels
 from edgemod.policy import load_policy
-from edgemod.reviewing import answer_files, export, labelling
+from edgemod.reviewing import answer_files, export, labelling, stats
 from edgemod.reviewing.answers import Answer, Answers, moment, new_id
 from edgemod.reviewing.desk import Care
 from edgemod.reviewing.queue import Queue, open_queue
@@ -197,6 +197,25 @@ def test_a_changed_file_changes_what_stands(run: Path, queue: Queue, tmp_path: P
         assert len([*answers.every()]) == 2
 
 
+def test_numbers_that_a_data_frame_wrote_are_read(queue: Queue, tmp_path: Path) -> None:
+    """Of a column with holes it makes 3.0 of 3, and NaN of nothing."""
+    file = tmp_path / "a.csv"
+    file.write_text("source,source_row,reviewer,answer,revealed\n"
+                    "dump.parquet,3.0,anna,clear,2.0\ndump.parquet,6.5,anna,clear,\n")  # fmt: skip
+    known = answer_files.Known.of(queue.keys(), queue.table["record_id"].to_pylist(), ["hate"])
+    (one,), (problem,), _ = answer_files.read(file, known)
+    assert (one.key, one.revealed) == (("dump.parquet", 3), 2)
+    assert (problem.where.rpartition(" ")[2], problem.what) == (
+        "3", "no number, or no whole one, where one should be",
+    )  # fmt: skip
+    lines = [{"record_id": "r1", "reviewer": "anna", "answer": "clear", "revealed": float("nan")},
+             {"record_id": "r2", "answer": float("nan")}]  # fmt: skip
+    file = tmp_path / "a.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    (one,), problems, _ = answer_files.read(file, known)
+    assert (one.record_id, one.revealed, problems) == ("r1", None, [])
+
+
 def test_rows_that_are_no_answers_are_told_and_cost_no_other(
     run: Path, queue: Queue, tmp_path: Path
 ) -> None:
@@ -288,6 +307,53 @@ def test_labels_of_a_sample_are_what_an_audit_reads(tmp_path: Path) -> None:
     assert found is not None
     assert found.value == pytest.approx(0.1)
     assert shares["missed", "hate"].n == 1
+
+
+def test_what_a_sample_was_answered_without_is_told(tmp_path: Path) -> None:
+    """Rows of severity 2, 4, 5, 2, and so on; two severe ones are left out of the first ten."""
+    out = write_queue(tmp_path / "out", rows()) / "review"
+    queue = open_queue(out)
+    with Answers.open(tmp_path / "a") as answers:
+        answers.add(a(queue, i, "clear") for i in range(10) if i not in (0, 1, 2))
+        done = labelling.import_answers([], queue, answers, tmp_path / "labels.parquet")
+        assert done.passed_over == (3, 2)
+        answers.add(a(queue, i, "clear") for i in (0, 1, 2))
+        done = labelling.import_answers([], queue, answers, tmp_path / "labels.parquet")
+        assert done.passed_over == (0, 0)  # the first of a random order
+    with Answers.open(tmp_path / "b") as none:
+        done = labelling.import_answers([], queue, none, tmp_path / "labels.parquet")
+        assert done.passed_over == (0, 0)
+    whole = open_queue(tmp_path / "out")
+    with Answers.open(tmp_path / "c") as answers:
+        answers.add([a(whole, 5, "clear")])
+        done = labelling.import_answers([], whole, answers, tmp_path / "labels.parquet")
+        assert done.passed_over is None  # a queue is no sample
+
+
+def test_a_long_queue_is_not_held_in_memory(tmp_path: Path) -> None:
+    """80 MB of text, of which three records are labelled."""
+    some = rows(2)[0]
+    made = [
+        some | {"source_row": i, "record_id": f"r{i}", "text": "x" * 4000} for i in range(20_000)
+    ]
+    run = write_queue(tmp_path / "out", made)
+    del made
+    queue = open_queue(run, most=1 << 62, columns=labelling.COLUMNS)
+    assert "text" not in queue.table.column_names
+    assert queue.table.nbytes < 4_000_000
+    with Answers.open(tmp_path / "a") as answers:
+        answers.add(a(queue, i, "clear") for i in (3, 9_000, 19_999))
+        done = labelling.import_answers([], queue, answers, tmp_path / "labels.parquet")
+        few = open_queue(run, most=1 << 62, columns=stats.COLUMNS)
+        assert few.table.nbytes < 8_000_000
+        found = stats.stats(few, answers.standing())
+    table = pq.read_table(tmp_path / "labels.parquet")
+    assert done.labelled == table.num_rows == 3
+    assert table["record_id"].to_pylist() == ["r3", "r9000", "r19999"]
+    assert table["rank"].to_pylist() == [4, 9_001, 20_000]
+    assert {*table["text"].to_pylist()} == {"x" * 4000}
+    assert found.answered == 3
+    assert sum(one.records for one in found.overturned if one.by == "band") == 3
 
 
 def test_conflicts_are_listed_and_never_resolved(run: Path, queue: Queue) -> None:

@@ -273,6 +273,18 @@ def test_nobody_clears_unseen_or_flags_without_a_category(queue: Queue, answers:
     assert answers.standing() == []
 
 
+def test_a_sample_keeps_its_random_order(tmp_path: Path, answers: Answers) -> None:
+    """Else the mild ones would come first, and the first answers be no sample."""
+    queue = open_queue(write_queue(tmp_path / "out") / "review")
+    desk = Desk(queue, answers, Care(caps={}, alike=False), SINGLE)
+    seen = []
+    for _ in range(8):
+        told = desk.next("anna")
+        seen.append(told["rank"])
+        desk.answer("anna", told["row"], "flag", category="hate")
+    assert seen == [*range(1, 9)]
+
+
 def test_samples_are_blind(tmp_path: Path, answers: Answers) -> None:
     out = write_queue(tmp_path / "out")
     queue = open_queue(out / "review")

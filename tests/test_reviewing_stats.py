@@ -139,6 +139,33 @@ def test_stats_of_a_small_queue(queue: Queue) -> None:
     }  # fmt: skip
 
 
+def test_few_answers_alike_do_not_prove_that_people_always_agree() -> None:
+    both = np.array([0, 1, 0, 1, 1])
+    pair = kappa_interval(both, both)
+    every = alpha_interval(np.stack([both, both], axis=1))
+    assert pair is not None
+    assert every is not None
+    # 5 of 5: alike in 48 % at least (Clopper and Pearson), and 52 % would be by chance.
+    assert pair.low == pytest.approx((0.025**0.2 - 0.52) / 0.48)
+    assert (pair.value, pair.high, every.value) == (1, 1, 1)
+    assert every.low < 0.1
+    many = kappa_interval(np.tile(both, 200), np.tile(both, 200))
+    assert many is not None
+    assert many.low > 0.99
+
+
+def test_categories_in_dispute_are_named(queue: Queue) -> None:
+    given_ = [a(queue, i, "hate", "anna", i) for i in range(6)]
+    given_ += [a(queue, i, "hate" if i < 2 else "harassment", "ben", i) for i in range(5)]
+    given_ += [a(queue, 5, "escalate", "ben", 9), a(queue, 7, "clear", "anna", 9)]
+    given_ += [a(queue, 7, "clear", "ben", 9)]
+    first, second = stats(queue, given_).disputes
+    assert (first.category, first.pairs, first.mostly) == ("harassment", 3, "hate")
+    assert (second.category, second.pairs, second.mostly) == ("hate", 5, "harassment")
+    assert second.otherwise is not None
+    assert second.otherwise.value == pytest.approx(3 / 5)
+
+
 def test_stats_of_nothing(queue: Queue) -> None:
     found = stats(queue, [])
     assert (found.answered, found.pace, found.drift, found.overturned) == (0, (), (), ())

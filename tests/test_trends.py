@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import edgemod
-from edgemod import report_page, trends
+from edgemod import patterns, report_page, traces, trends
 from edgemod.errors import InputError, OutputError, RunError
+from edgemod.policy import Policy
+from edgemod.rehearsal import Archive
 from edgemod.words import Verdict
 from test_cli import run
 
@@ -259,6 +261,60 @@ def test_an_archive_without_a_record_has_none(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
     edgemod.triage(tmp_path / "a.parquet", tmp_path / "out", model=None, workers=1)
     assert trends.trends(tmp_path / "out").findings == ()
+
+
+def _kept(moment: npt.NDArray[np.float64], **more: Any) -> traces.Traces:
+    """Records with nothing but moments."""
+    n = len(moment)
+    zeros = np.zeros(n, np.int64)
+    return traces.Traces(
+        total=n, position=np.arange(n), verdict=zeros.astype(np.int8),
+        category=zeros.astype(np.int8), moment=moment, timed=True, author=zeros,
+        group=zeros.astype(np.int32), groups=[], signatures=np.zeros((0, 64), np.uint16),
+        signed=zeros[:0], **{"spellings": {}, **more},
+    )  # fmt: skip
+
+
+def test_a_burst_is_surprising_among_all_that_were_scanned() -> None:
+    """One cluster of 300 is a little dense, as some must be: no burst, and it is one alone."""
+    random = np.random.default_rng(3)
+    moment = np.sort(random.random(40_000)) * 1e6
+    sparse = [np.sort(random.choice(40_000, 6, replace=False)) for _ in range(299)]
+    dense = np.sort(
+        np.append(random.choice(40_000, 34, replace=False), 20_000 + 100 * np.arange(7))
+    )
+    low = dense / 40_000
+    p, *_ = patterns.scan(low, low + 1 / 40_000)
+    assert 1e-4 < p < patterns.ALPHA
+    archive, policy = cast(Archive, None), cast(Policy, None)
+    look = trends._Look(Path(), archive, policy, _kept(moment), 4, False)
+    assert len(look._bursts([dense])) == 1
+    assert look._bursts([dense, *sparse]) == []
+    assert look.looked["clusters scanned for bursts"] == 300
+
+
+def test_records_without_a_time_do_not_make_a_spelling_new() -> None:
+    """One of six is known to be late: that is chance one in ten."""
+    moment = np.append(np.arange(1000.0), np.full(5, np.nan))
+    one = traces.Spelling(6, 1, 900, [900, *range(1000, 1005)])
+    archive, policy = cast(Archive, None), cast(Policy, None)
+    for timed, tested, found in ((1, 0, 0), (6, 1, 1)):
+        one.timed = timed
+        kept = _kept(moment, spellings={("made_up", "bl0rp"): one})
+        look = trends._Look(Path(), archive, policy, kept, 4, False)
+        assert len(look.obfuscations()) == found
+        assert look.looked["spellings tested"] == tested
+
+
+def test_examples_of_a_run_with_placeholders_have_them(tmp_path: Path, policy: Path) -> None:
+    copies = [f"write to sally.smith@example.org about the purple tractor {i}" for i in range(6)]
+    pq.write_table(pa.table({"text": copies}), tmp_path / "in.parquet")
+    edgemod.triage(tmp_path / "in.parquet", tmp_path / "out", model=None, workers=1,
+                   redact_pii=True)  # fmt: skip
+    found = trends.trends(tmp_path / "out", tmp_path / "found", policy=policy, show=True)
+    (campaign,) = of_kind(found, "campaign")
+    assert campaign.example.startswith("write to [email] about")
+    assert b"sally" not in (tmp_path / "found" / "trends.json").read_bytes()
 
 
 def test_what_will_not_do_is_told(archive: Path, tmp_path: Path) -> None:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 import edgemod
-from edgemod import features, records
+from edgemod import features, records, store
 from edgemod.encoder import normal_forms, pieces
 from edgemod.errors import InputError, ModelError
+from edgemod.filter import to_bytes
 from edgemod.policy import Thresholds, load_policy
 from edgemod.tally import Tally
 from edgemod.triager import DECISIONS, Triager, probabilities_of
 from edgemod.words import OUTPUTS
 from samples import sentences
+from test_cli import run
 
 
 def test_a_batch_gives_a_decision_a_row(triager: Triager) -> None:
@@ -175,6 +179,33 @@ def test_filter_scores_are_a_matrix() -> None:
     assert np.isnan(scores[1]).all()
     toxic = OUTPUTS.index("toxic")
     assert scores[2, toxic] > scores[0, toxic]
+
+
+def test_filter_scores_are_those_of_the_triager_that_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A filter of one's own, such as learned ones are: every weight of ``toxic`` is 0."""
+    monkeypatch.setenv("EDGEMOD_HOME", str(tmp_path / "home"))
+    toxic = OUTPUTS.index("toxic")
+    tensors = load_file(store.quantized_dir() / "filter.safetensors")
+    tensors["weights"][:, toxic] = 0
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(to_bytes(tensors["weights"], tensors["scale"], tensors["bias"], {}))
+    store.add_filter(own)
+    document = json.loads((store.quantized_dir() / "calibration.json").read_text())
+    document["filter"] = store.sha256(own)
+    (tmp_path / "own.json").write_text(json.dumps(document))
+    texts = ["hello", "you stupid idiot"]
+    with Triager(None, None, calibration=tmp_path / "own.json") as mine:
+        scores = edgemod.filter_scores(texts, triager=mine)
+    shipped = edgemod.filter_scores(texts)
+    assert (scores[:, toxic] == tensors["bias"][toxic]).all()
+    others = [k for k in range(len(OUTPUTS)) if k != toxic]
+    assert (scores[:, others] == shipped[:, others]).all()
+    listed = json.loads(run("model", "list", "--json").stdout)
+    filters = [one["sha256"] for one in listed if one["kind"] == "filter"]
+    assert filters == [store.list_filters()[0][1], store.sha256(own)]
+    assert store.sha256(own)[:12] in run("model", "list").stdout
 
 
 def test_tallies_add_up_and_travel(triager: Triager) -> None:

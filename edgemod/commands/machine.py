@@ -22,15 +22,20 @@ def model() -> None:
 @model.command("list")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def model_list(as_json: bool) -> None:
-    """List the models edgemod knows and whether their files are here."""
+    """List the models and filters edgemod knows and whether their files are here.
+
+    A filter has no name: the calibration of a run names it by SHA-256.
+    """
     from edgemod import store
     from edgemod.screen import machine as screen
 
-    entries = store.list_models()
+    entries, filters = store.list_models(), store.list_filters()
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(e) for e in entries], indent=2, default=str))
+        told = [dataclasses.asdict(entry) for entry in entries]
+        told += [{"name": None, "kind": "filter", "path": p, "sha256": sha} for p, sha in filters]
+        click.echo(json.dumps(told, indent=2, default=str))
     else:
-        screen.models(entries)
+        screen.models(entries, filters)
 
 
 @model.command("verify")

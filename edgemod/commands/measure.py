@@ -426,9 +426,10 @@ def audit() -> None:
 def audit_sample(run: Path, out: Path, **options: Any) -> None:
     """Draw records of all verdicts from a complete run, each with a known chance.
 
-    Half of them alike, half by how much a label would tell. Let people label them without seeing
-    the verdict, in columns of 1, 0 and null named after categories, or any; then 'edgemod audit
-    report', and 'edgemod calibrate'. The input of the run must be unchanged.
+    Half of them alike, a quarter of what was flagged, the rest by how much a label would tell. Let
+    people label them without seeing the verdict, in columns of 1, 0 and null named after
+    categories, or any; then 'edgemod audit report', and 'edgemod calibrate'. The input of the run
+    must be unchanged.
     """
     from edgemod import audit as auditing
     from edgemod.screen.console import printable

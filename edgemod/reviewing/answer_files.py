@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -195,7 +196,7 @@ def _answer(row: Row, known: Known, reviewer: str | None) -> Answer:
         inclusion_probability=_number(given["inclusion_probability"], float),
         inclusion_floor=_number(given["inclusion_floor"], float),
         seconds=_number(given["seconds"], float),
-        revealed=_number(given["revealed"], int),
+        revealed=_number(given["revealed"], _whole),
         decided_with=None if given["decided_with"] is None else str(given["decided_with"]),
         settles=str(given["settles"]).lower() in ("true", "1", "1.0"),
         supersedes=None if given["supersedes"] is None else str(given["supersedes"]),
@@ -231,7 +232,7 @@ def _outcome(given: Row, decided: str | None) -> Row:
 
 
 def _key(given: Row, known: Known) -> Key:
-    source, row = given["source"], _number(given["source_row"], int)
+    source, row = given["source"], _number(given["source_row"], _whole)
     if source is not None and row is not None:
         if (str(source), row) in known.keys:
             return str(source), row
@@ -245,20 +246,30 @@ def _key(given: Row, known: Known) -> Key:
 
 
 def _plain(value: Any) -> Any:
-    """Text that a file can hold, without lone surrogates; None for none."""
+    """Text that a file can hold, without lone surrogates; None for what tools write for nothing."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode() or None
-    return value
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _number(value: Any, kind: Callable[[Any], Any]) -> Any:
     try:
         number = None if value is None else kind(value)
     except (ValueError, TypeError, OverflowError) as error:
-        raise _NoAnswerError("a word where a number should be") from error
+        raise _NoAnswerError("no number, or no whole one, where one should be") from error
     if isinstance(number, int) and not -(1 << 63) <= number < 1 << 63:  # what SQLite holds
         raise _NoAnswerError("a number that is too large")
     return number
+
+
+def _whole(value: Any) -> int:
+    """A whole number; tools that know no null in whole numbers write 2.0."""
+    if isinstance(value, str) and "." not in value:
+        return int(value)
+    number = float(value)
+    if not number.is_integer():
+        raise ValueError
+    return int(number) if isinstance(value, str) else int(value)
 
 
 def _time(value: Any) -> str | None:

@@ -25,12 +25,10 @@ from edgemod.reviewing.answers import (
     moment,
     new_id,
 )
-from edgemod.reviewing.queue import Queue, pieces, shown
+from edgemod.reviewing.queue import SEVERE, Queue, pieces, shown
 
 MOST_ALIKE: Final = 20
 """Texts that are alike and can be looked at."""
-SEVERE: Final = 4
-"""Severities from this on are spaced out."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,8 @@ class Desk:
         self.queue, self.answers = queue, answers
         self.care, self.serving = care or Care(), serving or Serving()
         self.blind = self.serving.blind or queue.sample
+        # A sample is in random order, and what is answered first shall be a sample, too.
+        self.gaps = {} if queue.sample else self.care.gaps
         self.level = {"text": 0, "words": 1, "none": 2}[self.care.mask]
         self.lexicons = Lexicons.compile(queue.policy.lexicons)
         self._keys, self._category = queue.keys(), queue.table["category"].to_pylist()
@@ -334,7 +334,7 @@ class Desk:
         return not (len(said - {"escalate"}) > 1 and unsettled)
 
     def _spaced(self, unit: _Unit, seat: _Seat) -> bool:
-        return seat.mild >= self.care.gaps.get(unit.severity, 0)
+        return seat.mild >= self.gaps.get(unit.severity, 0)
 
     def _leave(self, seat: _Seat, unit: _Unit) -> None:
         seat.mild = 0 if unit.severity >= SEVERE else seat.mild + 1

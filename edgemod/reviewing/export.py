@@ -119,7 +119,7 @@ def _page(queue: Queue, care: Care, blind: bool, reviewer: str) -> str:
             "about": "".join(queue.about.values()),
             "level": desk.level,
             "caps": care.caps,
-            "gaps": care.gaps,
+            "gaps": desk.gaps,
             "without": sorted(care.without),
             "records": len(keys),
         },

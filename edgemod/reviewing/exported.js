@@ -124,7 +124,8 @@ const desk = (() => {
         kept.answers.push({ ...one, answer_id: id(), answer: "undo", answered_at: at, supersedes: one.answer_id });
       }
       keep();
-      now = units.findIndex((unit) => unit.records.some((record) => key(record) === key(last)));
+      const of = units.findIndex((unit) => unit.records.some((record) => key(record) === key(last)));
+      now = of < 0 ? null : of; // an answer that was given in an earlier file
       level = 0;
       return told();
     },

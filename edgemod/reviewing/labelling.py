@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 
 from edgemod.labels import FLOOR
@@ -20,10 +21,10 @@ from edgemod.review import REVIEW
 from edgemod.reviewing import answer_files, appeals
 from edgemod.reviewing.answers import Answer, Answers, Key, label_row
 from edgemod.reviewing.answers import standing as standing_of
-from edgemod.reviewing.queue import Queue
+from edgemod.reviewing.queue import SEVERE, Queue
 from edgemod.words import ANY, OUTPUTS
 
-COLUMNS: Final = ("record_id", "verdict", "severity")
+COLUMNS: Final = ("record_id", "severity")
 """Of the queue, which an import keeps in memory."""
 
 _CONFLICT: Final = ("record_id", "source", "source_row", "reviewer", "answer", "answer_category",
@@ -53,6 +54,9 @@ class Imported:
     conflicts: tuple[Conflict, ...]
     other_policies: int
     """Answers that were given under another policy than that of the run."""
+    passed_over: tuple[int, int] | None
+    """Of a sample, whose order is random: records before the last labelled one that have no label,
+    and how many of them are severe: left out for what they are, not by chance. Else None."""
     appeals: int
     """Records with the outcome of an appeal."""
     overturned: int
@@ -111,6 +115,12 @@ def import_answers(
         write_part(appeals.labels(run, policy, outcomes), apart)
         written.append(apart.name)
     answered = {one.key for one in stand}
+    passed_over = None
+    if queue.sample:
+        labelled = np.asarray(table["rank"]) - 1
+        severe = np.array(queue.severities()[: int(labelled.max(initial=-1)) + 1]) >= SEVERE
+        without = np.delete(severe, labelled)
+        passed_over = len(without), int(without.sum())
     return Imported(
         read=len(found),
         new=new,
@@ -120,6 +130,7 @@ def import_answers(
         waiting=queue.total - len(answered.intersection(queue.keys())),
         conflicts=tuple(conflicts),
         other_policies=sum(one.policy not in (None, policy.fingerprint) for one in stand),
+        passed_over=passed_over,
         appeals=len(outcomes),
         overturned=sum(one.appeal == "overturned" for one in outcomes),
         files=tuple(written),

@@ -72,7 +72,8 @@
       $("severity").textContent = now.category ? `${words(now.category)} \u00b7 severity ${now.severity}` : "not scored";
       $("severity").className = now.severity >= 4 ? "chip severe" : "chip";
     }
-    $("length").textContent = now.characters === null ? "" : `${now.characters.toLocaleString("en")} characters`;
+    const size = now.characters === null ? "" : `${now.characters.toLocaleString("en")} characters`;
+    $("length").textContent = size && `${size}, hidden`; // the shape of a text is nothing to hear
     $("context-part").hidden = !now.context;
     put($("context"), [["hidden with the text", ""]]);
     $("text").setAttribute("aria-label", "");
@@ -165,6 +166,7 @@
     act(async () => {
       const told = await desk.reveal(now.row, to ?? level + 1);
       level = told.revealed;
+      $("length").textContent = $("length").textContent.replace(", hidden", "");
       put($("text"), told.text ?? [["(no text)", ""]]);
       if (told.context) put($("context"), told.context);
       const fired = new Map();
@@ -184,7 +186,7 @@
       const dots = [...fired].length && level < 2 && $("text").textContent.includes("\u2022");
       $("reveal").hidden = !dots;
       $("reveal").firstChild.textContent = "Show the words ";
-      if (!$("reveal").hidden || level) $("heading").focus({ preventScroll: true });
+      $("text").focus({ preventScroll: true }); // so that it is read out
     });
   };
 
@@ -225,6 +227,7 @@
     close.addEventListener("click", () => {
       worked = Date.now();
       $("break").hidden = true;
+      $(now ? "heading" : "empty-heading").focus();
     });
     $("break").replaceChildren(`You have been reading for ${Math.round(minutes)} minutes. Take five away from the screen.`, close);
     $("break").hidden = false;
@@ -250,6 +253,7 @@
       return;
     }
     if (event.key === "Escape") choosing(false);
+    if (!$("keys").checked) return;
     const chosen = start.categories[Number(event.key) - 1];
     if (!$("categories").hidden && chosen) answer("flag", chosen.name);
     else if (Object.hasOwn(actions, event.key.toLowerCase())) actions[event.key.toLowerCase()]();

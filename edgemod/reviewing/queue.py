@@ -28,6 +28,8 @@ MOST: Final = 20_000
 """Records taken from the front of a queue, if nothing else is said."""
 KEY: Final = ("source", "source_row")
 """What names a record."""
+SEVERE: Final = 4
+"""Severities from this on are spaced out."""
 UNKNOWN_SEVERITY: Final = 3
 """Of a record that was not scored: nobody knows what is in it."""
 HIDDEN: Final = "hidden character"

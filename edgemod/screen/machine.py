@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgemod.screen.console import Console, safe, table_of
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from edgemod.store import ModelEntry
 
 
-def models(entries: Sequence[ModelEntry]) -> None:
-    """The known models, on stdout."""
+def models(entries: Sequence[ModelEntry], filters: Sequence[tuple[Path, str]]) -> None:
+    """The known models and filters, on stdout."""
     table = table_of("model", "kind", "here", "licence", "SHA-256", "source")
     for entry in entries:
         table.add_row(
@@ -26,6 +27,9 @@ def models(entries: Sequence[ModelEntry]) -> None:
             entry.sha256[:12],
             safe(entry.source),
         )
+    for path, sha in filters:
+        here = "yes" if path.is_file() else "no"
+        table.add_row("-", "filter", here, "", sha[:12], safe(str(path)))
     Console().print(table)
 
 

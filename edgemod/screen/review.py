@@ -39,7 +39,16 @@ def imported(done: Imported, total: int) -> None:
     )
     if done.other_policies:
         console.print(f"given under another policy: {counted(done.other_policies, 'answer')}")
-    if done.waiting:
+    if done.passed_over is not None:
+        left, severe = done.passed_over
+        if left:
+            console.print(
+                f"{left:,} records before the last labelled one of the sample have no label, "
+                f"{severe:,} of them severe: skipped, capped, escalated or in dispute, so not left "
+                "out by chance, and rates of these labels leave them out",
+                style="yellow",
+            )
+    elif done.waiting:
         console.print(
             "not all of the queue is answered, and what is came first for a reason: rates of these "
             "labels are not rates of the queue"

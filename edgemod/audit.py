@@ -229,9 +229,9 @@ def report(inputs: str | Path | Sequence[str | Path]) -> list[Share]:
             ("violate among cleared", known & cleared, label == 1),
             ("wrong flags", known & flagged, label == 0),
         ):
-            # What was flagged was drawn by chances of its own; records that violate may be of any.
-            most = heavy[rows if what == "wrong flags" else ...].max(initial=1.0)
-            drawn = Drawn(weight[rows], float(most))
+            drawn: Drawn | None = Drawn(weight[rows], float(heavy.max(initial=1.0)))
+            if what == "wrong flags" and (weight[rows] == heavy[rows]).all():
+                drawn = None  # as ``sample`` draws them: all alike
             found.append(Share(what, name, int(rows.sum()), _share(hits[rows], drawn)))
     return found
 
@@ -251,10 +251,10 @@ def _check(verdict: npt.NDArray[np.object_], places: Sequence[tuple[str, str]]) 
             )
 
 
-def _share(hits: npt.NDArray[np.bool_], drawn: Drawn) -> Estimate | None:
+def _share(hits: npt.NDArray[np.bool_], drawn: Drawn | None) -> Estimate | None:
     """The weighted share of hits and an interval that holds for any n."""
     if not len(hits):
         return None
-    value = float(np.average(hits, weights=drawn.weights))
+    value = float(np.average(hits, weights=None if drawn is None else drawn.weights))
     low, high = 1 - bounds.bound(~hits, 0.025, drawn), bounds.bound(hits, 0.025, drawn)
     return Estimate(value, min(low, value), max(high, value))

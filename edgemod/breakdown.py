@@ -253,9 +253,8 @@ def risk(run: Path, state: dict[str, Any], labels: str | Path) -> Risk:
     violates = truth[index] == 1
     cleared, flagged = verdict == Verdict.clear.name, verdict == Verdict.flag.name
     settled = cleared | flagged
-    if inclusion is not None and flagged.any():  # they were drawn by chances of their own
-        most = np.maximum(weights, 1 / inclusion.floors[index])[flagged].max()
-        of_flags = Drawn(weights, float(most))
+    if inclusion is not None and (chance > inclusion.floors)[index][flagged].any():
+        of_flags = drawn  # else they were drawn alike, as ``audit.sample`` does
     wrong = (cleared & violates) | (flagged & ~violates)
     return Risk(
         n=len(rows),

@@ -123,7 +123,7 @@ def test_a_sample_tells_of_wrong_flags(tmp_path: Path) -> None:
     share = found["wrong flags"].share
     assert share is not None
     assert share.value == 0
-    assert share.high < 0.25
+    assert share.high == pytest.approx(1 - 0.025 ** (1 / 26))  # exact: they were drawn alike
 
 
 def test_shares_of_the_whole_are_found_from_samples(finished: Any, tmp_path: Path) -> None:

@@ -117,10 +117,18 @@ def test_a_queue_is_reviewed_with_the_keyboard(driver: Any, queue: Queue, tmp_pa
         try:
             page = Page(driver, address)
             assert page.text("text") == ""  # hidden: not in the page at all
+            assert "hidden" in page.text("length")
             page.key("c")
             page.until(lambda: "Reveal" in page.text("status"))
             page.reveal()
             assert page.text("text").startswith("You say that garden 0")
+            # A screen reader goes on where the focus is, and single keys can be turned off.
+            assert page.driver.switch_to.active_element.get_attribute("id") == "text"
+            toggle = "document.getElementById('keys').click()"
+            page.driver.execute_script(toggle)
+            page.key("f")
+            assert not page.shown("categories")
+            page.driver.execute_script(toggle)
             page.answer("f1", "flagged: hate")
             assert next(one.says for one in answers.standing()) == "hate"
             page.answer("u", "taken back")

@@ -7,6 +7,7 @@ import json
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -384,6 +385,37 @@ def test_conflicts_are_listed_and_never_resolved(run: Path, queue: Queue) -> Non
             tuple(one.items()) for one in labels_of(pq.read_table(run / "labels.parquet")).values()
         }
         assert only == {(("hate", 1), ("any", 1))}
+
+
+def test_answers_by_another_policy_say_what_they_were_asked(run: Path, queue: Queue) -> None:
+    """A category that is new, or means something else now, was not judged then."""
+    now = queue.policy
+    narrow = [replace(c, definition="Other words.") if c.name == "toxic" else c
+              for c in now.categories if c.name != "self_harm"]  # fmt: skip
+    then = replace(now, fingerprint="f" * 64, categories=tuple(narrow))
+    with Answers.open(run / "answers.sqlite") as answers:
+        answers.note_policy(now)
+        answers.add(
+            replace(a(queue, i, said), policy=by)
+            for i, (said, by) in enumerate(
+                [("clear", "f" * 64), ("hate", "f" * 64), ("toxic", "f" * 64),
+                 ("clear", now.fingerprint), ("clear", "0" * 64), ("clear", None)]
+            )
+        )  # fmt: skip
+        labelling.import_answers([], queue, answers, run / "labels.parquet")
+        every = {c.name: 0 for c in now.categories} | {"any": 0}
+        before = labels_of(pq.read_table(run / "labels.parquet"))
+        assert before["r0"] == every  # nothing is known of that policy
+        answers.note_policy(then)
+        answers.note_policy(then)
+        done = labelling.import_answers([], queue, answers, run / "labels.parquet")
+    found = labels_of(pq.read_table(run / "labels.parquet"))
+    judged = {*every} - {"any", "toxic", "self_harm"}
+    assert found["r0"] == dict.fromkeys(judged, 0)
+    assert found["r1"] == {"hate": 1, "any": 1}
+    assert "r2" not in found
+    assert [found[f"r{i}"] == every for i in (3, 4, 5)] == [True] * 3
+    assert (done.labelled, done.other_policies) == (5, 4)
 
 
 def test_any_order_of_answers_gives_the_same_labels(queue: Queue) -> None:

@@ -286,6 +286,7 @@ def review_export(
     queue = open_queue(out, policy, first or (1000 if page else _ALL), REVIEW.names if page else ())
     file = file or export.suggested(out, format)
     with Answers.open(answers or out / "answers.sqlite", queue.about) as kept:
+        kept.note_policy(queue.policy)  # answers to what is exported are given by it
         answered = {one.key for one in kept.standing()}
     count, names = export.export(
         queue, answered, file, format, care=care, blind=options["blind"], reviewer=reviewer or ""

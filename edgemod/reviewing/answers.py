@@ -13,6 +13,7 @@ the disk, and a kill between two writes leaves what was written before.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import sqlite3
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from edgemod.errors import OutputError, RunError
+from edgemod.policy import Policy
 from edgemod.words import ANY, CATEGORIES
 
 Key = tuple[str, int]
@@ -43,6 +45,8 @@ MOST_NOTE: Final = 2_000
 
 NAME: Final = "answers.sqlite"
 """The file in the folder of a run, if no other is named."""
+_POLICY: Final = "policy "
+"""Begins the names under which the file keeps what it is told of policies."""
 _VERSION: Final = 2  # 1 had no appeals
 _APPLICATION: Final = 0x65646D61  # "edma", for file(1) and for refusing other databases
 
@@ -212,6 +216,19 @@ class Answers:
         salt = self._one("SELECT value FROM about WHERE name = 'salt'")
         return "r-" + hashlib.sha256(f"{salt}\0{os.getuid()}".encode()).hexdigest()[:8]
 
+    def note_policy(self, policy: Policy) -> None:
+        """Keep what the categories of a policy mean, a digest each, that answers are given by."""
+        with self._transaction():
+            self._connection.execute(
+                "INSERT OR IGNORE INTO about VALUES (?, ?)",
+                (_POLICY + policy.fingerprint, json.dumps(meanings(policy))),
+            )
+
+    def policies(self) -> dict[str, dict[str, str]]:
+        """The ``meanings`` of all policies that were noted, by fingerprint."""
+        rows = self._connection.execute("SELECT name, value FROM about").fetchall()
+        return {n.removeprefix(_POLICY): json.loads(v) for n, v in rows if n.startswith(_POLICY)}
+
     def close(self) -> None:
         """Close it; what was written is on the disk already."""
         self._connection.close()
@@ -347,6 +364,13 @@ class Answers:
             self._connection.execute("COMMIT")
         except sqlite3.OperationalError as error:  # a full disk, a lock that is not given back
             raise _refused(self.path, error) from error
+
+
+def meanings(policy: Policy) -> dict[str, str]:
+    """A digest of each category's definition."""
+    return {
+        c.name: hashlib.sha256(c.definition.encode()).hexdigest()[:16] for c in policy.categories
+    }
 
 
 def standing(answers: Iterable[Answer]) -> list[Answer]:

@@ -94,6 +94,7 @@ class Desk:
     ) -> None:
         self.queue, self.answers = queue, answers
         self.care, self.serving = care or Care(), serving or Serving()
+        answers.note_policy(queue.policy)
         self.blind = self.serving.blind or queue.sample
         # A sample is in random order, and what is answered first shall be a sample, too.
         self.gaps = {} if queue.sample else self.care.gaps

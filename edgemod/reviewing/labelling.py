@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from edgemod.labels import FLOOR
 from edgemod.parts import check_target, write_bytes, write_part
 from edgemod.review import REVIEW
 from edgemod.reviewing import answer_files, appeals
-from edgemod.reviewing.answers import Answer, Answers, Key, label_row
+from edgemod.reviewing.answers import Answer, Answers, Key, label_row, meanings
 from edgemod.reviewing.answers import standing as standing_of
 from edgemod.reviewing.queue import SEVERE, Queue
 from edgemod.words import ANY, OUTPUTS
@@ -103,9 +103,10 @@ def import_answers(
         more, wrong = answer_files.outcomes(rows, appeals.known(run, rows, before, names), reviewer)
         found += more
         problems += wrong
+    answers.note_policy(policy)
     new = answers.add(found)
     stand, outcomes = answers.standing(), answers.appeals()
-    table, conflicts, escalated = labels(queue, stand)
+    table, conflicts, escalated = labels(queue, stand, answers.policies())
     beside = out.with_name(f"{out.stem}-conflicts.csv")
     write_part(table, out)
     write_bytes(beside, _conflict_file(conflicts))
@@ -137,13 +138,21 @@ def import_answers(
     )
 
 
-def labels(queue: Queue, standing: Iterable[Answer]) -> tuple[pa.Table, list[Conflict], int]:
+def labels(
+    queue: Queue,
+    standing: Iterable[Answer],
+    policies: Mapping[str, Mapping[str, str]] | None = None,
+) -> tuple[pa.Table, list[Conflict], int]:
     """The records that people agree on, with their labels; conflicts; how many stay escalated.
 
     The columns of the queue, then for each of ``OUTPUTS`` 1 (violates), 0 (does not) or null
     (unknown), as of ``label_row``. Then ``reviewer`` (several joined by "+"),
     ``answered_at`` (the last), ``policy`` and ``decided_alike``: it was not looked at, but decided
     with one that is alike.
+
+    ``policies``: the ``answers.meanings`` of policies by fingerprint. An answer that was given by
+    another policy than the run's says nothing of categories that meant something else there, and
+    of ``any`` only if none did. A policy that is not among them is taken to mean the same.
 
     The queue is answered from the top. Until all of it is, ``inclusion_floor`` is 0: some records
     had no chance of being among the labels, so that nothing can be certified for them. An audit
@@ -152,7 +161,12 @@ def labels(queue: Queue, standing: Iterable[Answer]) -> tuple[pa.Table, list[Con
     by_key: dict[Key, list[Answer]] = {}
     for one in standing:
         by_key.setdefault(one.key, []).append(one)
-    policy = {c.name for c in queue.policy.categories}
+    now = meanings(queue.policy)
+    policy = {*now}
+    changed = {
+        fingerprint: {c for c in {*then, *now} if then.get(c) != now.get(c)}
+        for fingerprint, then in (policies or {}).items()
+    }
     rows: list[int] = []
     columns: dict[str, list[Any]] = {name: [] for name in (*OUTPUTS, *_MORE.names)}
     conflicts, escalated = [], 0
@@ -172,9 +186,15 @@ def labels(queue: Queue, standing: Iterable[Answer]) -> tuple[pa.Table, list[Con
         if len(kinds) > 1:
             continue
         violates = kinds == {"flag"}
+        other = set[str]().union(*(changed.get(one.policy or "", ()) for one in given))
+        if says & other if violates else policy <= other:
+            continue  # by the policy of the run nothing is known
         agreed = says.pop() if len(says) == 1 else None
         rows.append(i)
-        for name, label in label_row(violates, agreed, policy).items():
+        row = label_row(violates, agreed, policy - other)
+        if policy & other and not violates:
+            row[ANY] = None
+        for name, label in row.items():
             columns[name].append(label)
         columns["reviewer"].append("+".join(sorted({one.reviewer for one in given})))
         columns["answered_at"].append(max(one.answered_at for one in given))

@@ -254,7 +254,7 @@ def test_the_first_of_a_spelling_is_that_of_all_records_whatever_their_order(
     (spelling,) = of_kind(found, "obfuscation")
     assert spelling.records == 71
     assert spelling.first_seen == late[-1].isoformat()
-    assert any("1 records without a time" in note for note in found.notes)
+    assert any("1 record without a time" in note for note in found.notes)
 
 
 def test_an_archive_without_a_record_has_none(tmp_path: Path) -> None:

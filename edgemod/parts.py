@@ -116,9 +116,18 @@ def check_target(path: Path, inputs: Iterable[Path]) -> None:
             where=str(path),
             fix="Name another file with -o.",
         )
-    if not os.access(path.parent, os.W_OK):
-        with replacing(path):  # it cannot, and says why
-            pass
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot be written: {error.strerror or error}",
+        where=str(path),
+        fix="check that the folder exists, that you may write to it and that it has space",
+    )
 
 
 @contextmanager
@@ -140,11 +149,7 @@ def replacing(path: Path) -> Iterator[Path]:
         partial = None
         _sync(path.parent)  # a rename is on disk only once its folder is
     except OSError as error:
-        raise OutputError(
-            f"cannot be written: {error.strerror or error}",
-            where=str(path),
-            fix="check that the folder exists, that you may write to it and that it has space",
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         if partial is not None:
             with suppress(OSError):

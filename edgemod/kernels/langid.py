@@ -16,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from edgemod.kernels.prefetch import prefetch
 from edgemod.kernels.text import Bytes, Floats, Ints, decode, longest
 
 UNIT: Final = 512
 """Log-probabilities of the model are whole multiples of 1 / UNIT."""
 
 _SIDE_BY_SIDE: Final = 16
+_LINE: Final = 32  # weights in a line of the cache
 
 _LOWER: Final = np.int32((1 << 21) - 1)
 _WORD: Final = np.int32(1 << 21)  # \w of Python's re
@@ -236,6 +238,8 @@ def _judge(
                 found[count] = which
                 count += seen[which] == 0
                 seen[which] += np.uint16(1)
+                for line in range(0, classes, _LINE):
+                    prefetch(model.weights, which * classes + line)
 
         for c in range(classes):
             scores[c] = model.prior[c] if count else np.float32(0)

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from edgemod.kernels.prefetch import prefetch
 from edgemod.kernels.text import longest
 
 BITS: Final = 18
@@ -200,6 +201,8 @@ def score(
         if count == 0:
             out[i] = np.nan
             continue
+        for j in range(np.uint64(count)):
+            prefetch(rows, np.uint64(2) * np.uint64(np.uint32(found[j])))
         best[:] = -np.inf
         parts = windows(count)
         for part in range(parts):

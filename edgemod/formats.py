@@ -37,6 +37,9 @@ _SHORT_ROWS: Final = 256
 _SHORT_BYTES: Final = 1 << 20
 """Most rows of a run that is put together with others, and most bytes of them all."""
 
+_LOST: Final = b"\0"
+"""In place of a line that is too long: no JSON."""
+
 SALVAGE_ROWS: Final = 256
 """Rows of Python objects held at a time."""
 
@@ -335,16 +338,20 @@ def _jsonl(
 def _blocks(source: Source) -> Iterator[list[bytes]]:
     """Yield the lines of a file that are not blank, about a block at a time; a long one whole.
 
-    Raises OSError as ``content`` does, after the whole lines before.
+    Of a line over ``ROW_BYTES`` nothing is kept but ``_LOST``. Raises OSError as ``content`` does,
+    after the whole lines before.
     """
     rest: list[bytes] = []  # of a line that has not ended; joined once
+    held = 0  # bytes of it
     for block in content(source):
         head, newline, tail = block.rpartition(b"\n")
         if newline:
             lines = b"".join((*rest, head)).split(b"\n")
-            rest = []
+            rest, held = [], 0
             yield [line for line in lines if line.strip()]
-        rest.append(tail)
+        if rest or tail.strip():  # blanks before a line are no part of it
+            held += len(tail)
+            rest = [_LOST] if held > csv_files.ROW_BYTES else [*rest, tail]
     if last := b"".join(rest).strip():
         yield [last]
 

@@ -11,6 +11,7 @@ import pickle
 import random
 import subprocess
 import sys
+import tracemalloc
 import uuid
 import zlib
 from collections import Counter
@@ -977,6 +978,36 @@ def test_a_row_that_is_too_long_costs_itself_alone(
     chunks = read(path)
     assert statuses(chunks) == ["ok", "unreadable", "ok", "unreadable", "unreadable", "ok"]
     assert [text for text in column(chunks, "text") if text] == ["first", "after", "last"]
+
+
+@pytest.mark.parametrize("block", [1, 7, 64])
+@pytest.mark.parametrize("long", ['{"text": "' + "x" * 2000 + '"}', "[" * 2000, " " * 2000 + "7"])
+def test_a_line_that_is_too_long_costs_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: str, block: int
+) -> None:
+    monkeypatch.setattr("edgemod.sources.BLOCK_BYTES", block)
+    monkeypatch.setattr(csv_files, "ROW_BYTES", 1000)
+    path = tmp_path / "a.jsonl"
+    lines = ['{"text": "first"}', long, " " * 3000, '{"text": "after"}', long, '{"text": "last"}']
+    path.write_text("\n".join([*lines, long]))
+    chunks = read(path)
+    assert statuses(chunks) == ["ok", "unreadable", "ok", "unreadable", "ok", "unreadable"]
+    assert [text for text in column(chunks, "text") if text] == ["first", "after", "last"]
+
+
+def test_a_line_without_end_is_not_held(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        stream.write(b'{"text": "first"}\n{"text": "')
+        for _ in range(200):
+            stream.write(b"x" * (1 << 20))
+        stream.write(b'"}\n{"text": "last"}\n')
+    tracemalloc.start()
+    try:
+        assert statuses(read(path)) == ["ok", "unreadable", "ok"]
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("quote", ["", '"'])

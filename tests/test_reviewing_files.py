@@ -273,6 +273,7 @@ def test_answers_with_lone_surrogates_and_long_cells_are_kept(
         done = labelling.import_answers([odd, long], queue, answers, run / "labels.parquet")
         assert (done.new, done.problems) == (2, ())
         assert {one.record_id: one.note for one in answers.standing()} == {"r1": "?", "r2": None}
+    assert csv.field_size_limit() == 1 << 17  # the setting of all of Python is left alone
 
 
 def test_labels_are_what_the_other_commands_read(run: Path, queue: Queue) -> None:

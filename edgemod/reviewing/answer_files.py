@@ -303,16 +303,19 @@ def _jsonl(path: Path) -> Rows:
 
 
 def _csv(path: Path) -> Rows:
-    csv.field_size_limit(MAX_TEXT_BYTES)  # the queue that was exported has texts in it
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for row in (reader := csv.DictReader(file)):
-            # The apostrophe that keeps a spreadsheet from running a cell is not part of it.
-            cells = {
-                name: value[1:] if re.match(r"'[=+\-@\t\r＝＋－＠]", value or "") else value
-                for name, value in row.items()
-                if isinstance(name, str)
-            }
-            yield f"line {reader.line_num}", cells
+    before = csv.field_size_limit(MAX_TEXT_BYTES)  # the queue that was exported has texts in it
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for row in (reader := csv.DictReader(file)):
+                # The apostrophe that keeps a spreadsheet from running a cell is not part of it.
+                cells = {
+                    name: value[1:] if re.match(r"'[=+\-@\t\r＝＋－＠]", value or "") else value
+                    for name, value in row.items()
+                    if isinstance(name, str)
+                }
+                yield f"line {reader.line_num}", cells
+    finally:
+        csv.field_size_limit(before)
 
 
 def _parquet(path: Path) -> Rows:

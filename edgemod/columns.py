@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -54,6 +55,9 @@ SAMPLE_ROWS: Final = 1000
 
 _NAME: Final = re.compile(r"[\w.-]+( [\w.-]+){0,2}")
 """What the name of a CSV column looks like, if it has a letter: at most three words."""
+
+SHOWN_NAMES: Final = 40
+"""Most names of columns in a message."""
 
 SHOWN_CHARACTERS: Final = 40
 """Longest name of a column, or of its type, in a message: what is longer may be a record."""
@@ -152,9 +156,7 @@ def check_columns(source: Source, fields: pa.Schema, columns: Columns) -> None:
     for role, name in named:
         count = fields.names.count(name)
         if count > 1:
-            fix = "rename one of them"
-            what = f"two columns are named '{_clipped(name)}'"
-            raise InputError(what, where=source.path, fix=fix)
+            raise _twice(source, name)
         if not count:
             if role in ("id", "thread", "author", "time", "stratum") and name in partitions(source):
                 continue
@@ -178,7 +180,7 @@ def check_columns(source: Source, fields: pa.Schema, columns: Columns) -> None:
             raise InputError(
                 f"column '{_clipped(name)}' is {_clipped(kind)}, not {expected}",
                 where=source.path,
-                fix=f"columns that can be the {role}: {', '.join(usable) or 'none'}",
+                fix=f"columns that can be the {role}: {_some(usable)}",
             )
 
 
@@ -351,7 +353,8 @@ def _guess(role: str, schemas: Sequence[pa.Schema], taken: set[str | None]) -> s
     common = set.intersection(
         *({f.name for f in fields if _USABLE[role](f.type)} for fields in schemas)
     )
-    return _by_name(role, pa.schema([f for f in schemas[0] if f.name in common - taken]))
+    free = common - taken
+    return _by_name(role, pa.schema([f for f in schemas[0] if f.name in free]))
 
 
 def _guess_text(source: Source, fields: pa.Schema) -> tuple[str, str, str]:
@@ -370,7 +373,7 @@ def _guess_text(source: Source, fields: pa.Schema) -> tuple[str, str, str]:
     strings = [f.name for f in fields if is_string(f.type) and plain_name(f.name) not in known]
     if len(strings) == 1 and not conversations:
         return "text", strings[0], "as the only text"
-    lengths = sorted(((_mean_length(source, name), name) for name in strings), reverse=True)
+    lengths = sorted(zip(_mean_lengths(source, strings), strings, strict=True), reverse=True)
     if lengths and not conversations:
         (longest, name), (second, _) = lengths[:2]
         if longest and longest >= CLEAR_MARGIN * second:
@@ -379,20 +382,33 @@ def _guess_text(source: Source, fields: pa.Schema) -> tuple[str, str, str]:
     raise InputError(
         "cannot tell which column is the text" if candidates else "no column holds text",
         where=source.path,
-        fix=f"say --text-column or --conversation-column; candidates: {', '.join(candidates)}"
+        fix=f"say --text-column or --conversation-column; candidates: {_some(candidates)}"
         if candidates
         else "write the texts to a column of strings and name it with --text-column; "
         f"its columns are: {_listed(fields)}",
     )
 
 
-def _mean_length(source: Source, name: str) -> float:
-    """Mean bytes of a text column over the first rows of a file; 0 where there are none."""
-    run = next(formats.rows(source, [name]), None)
+def _mean_lengths(source: Source, names: Sequence[str]) -> list[float]:
+    """Mean bytes of text columns over the first rows of a file; 0 where there are none."""
+    counts = Counter(names)
+    for name in counts:
+        if counts[name] > 1 and name.strip():
+            raise _twice(source, name)
+    once = [name for name in names if counts[name] == 1]  # a CSV may have columns without a name
+    run = next(formats.rows(source, once, spare=once), None)
+    if run is not None and run.batch is None and len(once) > 1:  # one that is damaged costs all
+        return [_mean_lengths(source, [n])[0] if counts[n] == 1 else 0.0 for n in names]
     if run is None or run.batch is None:
-        return 0.0
-    texts, _ = as_text(run.batch.column(0).slice(0, SAMPLE_ROWS))
-    return float(pc.mean(pc.binary_length(texts)).as_py() or 0.0)
+        return [0.0] * len(names)
+    batch = run.batch.slice(0, SAMPLE_ROWS)
+    lengths = {name: pc.mean(pc.binary_length(as_text(batch.column(name))[0])) for name in once}
+    return [float(lengths[name].as_py() or 0.0) if name in lengths else 0.0 for name in names]
+
+
+def _twice(source: Source, name: str) -> InputError:
+    what = f"two columns are named '{_clipped(name)}'"
+    return InputError(what, where=source.path, fix="rename one of them")
 
 
 def _notice(role: str, name: str, why: str) -> str:
@@ -405,7 +421,14 @@ def _joined_notice(heading: str, name: str) -> str:
 
 
 def _listed(fields: pa.Schema) -> str:
-    return ", ".join(f"{_clipped(f.name)} ({_clipped(f.type)})" for f in fields) or "none"
+    return _some([f"{_clipped(f.name)} ({_clipped(f.type)})" for f in fields])
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - SHOWN_NAMES
+    shown = ", ".join(names[:SHOWN_NAMES]) or "none"
+    return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def _clipped(name: object) -> str:

@@ -28,7 +28,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemod import csv_files
+from edgemod import csv_files, formats
 from edgemod.errors import InputError
 from edgemod.inspection import inspect
 from edgemod.records import (
@@ -1498,6 +1498,30 @@ def test_guesses(tmp_path: Path, table: dict[str, Any], notice: str) -> None:
     sources = discover([parquet(tmp_path / "a.parquet", table)])
     role = notice.split()[0]
     assert resolve_columns(sources).notices[0] == f"{notice}; say --{role}-column to choose"
+
+
+def test_the_longest_of_many_columns_is_told_in_one_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = {f"c{i}": [f"{i}", None] for i in range(200)} | {"words": ["x" * 99, "y"]}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    whole, opened = formats.open_parquet, []
+    monkeypatch.setattr(formats, "open_parquet", lambda *a: opened.append(a) or whole(*a))
+    sources = discover([tmp_path / "a.parquet"])
+    assert resolve_columns(sources).text == ("words",)
+    assert len(opened) == 2  # for the schema, for the lengths
+    with pytest.raises(InputError, match=r"c39 \(string\) and 161 more$"):
+        resolve_columns(sources, text=["wordz"])
+
+
+@pytest.mark.parametrize("names", [["p", "p"], ["p", "q", "q"]])
+def test_two_columns_of_one_name_are_told_before_their_lengths(
+    tmp_path: Path, names: list[str]
+) -> None:
+    columns = [pa.array(["some words" * len(name)]) for name in names]
+    pq.write_table(pa.table(columns, names=names), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="two columns are named"):
+        resolve_columns(discover([tmp_path / "a.parquet"]))
 
 
 def test_the_other_columns_are_guessed_too(tmp_path: Path) -> None:

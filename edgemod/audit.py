@@ -38,7 +38,7 @@ from edgemod.labels import (
 )
 from edgemod.metrics import Estimate
 from edgemod.parts import open_part, write_part
-from edgemod.policy import load_policy
+from edgemod.policy import policy_of_run
 from edgemod.review import ReviewSummary
 from edgemod.sources import discover
 from edgemod.triager import DECISIONS
@@ -87,8 +87,9 @@ def sample(
 
     They have the columns of the review queue, their verdict, ``inclusion_probability`` and
     ``inclusion_floor``, in one of ``FORMATS`` and by chance in order. Equal seeds, 0 or more, draw
-    equal samples. ``policy``: the one that the run was made with. The input must be where it was,
-    unchanged: decisions hold no text. Memory holds the probabilities of all records and the sample.
+    equal samples. ``policy``: that of the run, if it is not where it was. The input must be where
+    it was, unchanged: decisions hold no text. Memory holds the probabilities of all records and the
+    sample.
 
     Raises RunError if ``run`` is no complete run, InputError if its input is gone or has changed or
     an argument is out of range, OutputError if ``out`` is not empty or cannot be written.
@@ -109,13 +110,7 @@ def sample(
             fix="Name a new folder: labels may be in this one.",
         )
     state = run_folder.complete_state(run)
-    of_run = load_policy(None if policy is None else Path(policy), state["plan"]["overlay"])
-    if of_run.fingerprint != state["plan"]["policy"]:
-        raise InputError(
-            "is another policy than that of the run",
-            where="--policy",
-            fix="Name the one that the run was made with.",
-        )
+    of_run = policy_of_run(policy, state)
     sources, columns = originals.inputs(state), originals.columns(state)
     if state["plan"].get("pseudonyms"):
         columns = replace(columns, thread=None)

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,18 +19,16 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from edgemod import calibration as calibrations
-from edgemod import drift, formats, records, scoring
+from edgemod import drift, formats, measuring, records, scoring
 from edgemod.bounds import Drawn
 from edgemod.certificate import Case, Found, Goal, find
+from edgemod.crew import STALL_SECONDS
 from edgemod.decide import Evidence
 from edgemod.errors import InputError
-from edgemod.formats import Rows
 from edgemod.labels import UNSAFE, Inclusion, read_groups, read_inclusion, read_labels
 from edgemod.metrics import Labels
 from edgemod.parts import check_target, write_bytes
-from edgemod.policy import Policy
 from edgemod.records import Columns
-from edgemod.scoring import Threads
 from edgemod.sources import Source, check_unchanged
 from edgemod.triager import Examined, Triager
 from edgemod.words import ANY, OUTPUTS, counted
@@ -49,6 +46,8 @@ class Calibrated:
     """Records that violate and that do not, by label."""
     note: str
     certificate: dict[str, Any]
+    quarantined: tuple[str, ...] = ()
+    """Records that no worker could measure, with their status; they go to review."""
 
 
 def calibrate(
@@ -66,10 +65,11 @@ def calibrate(
     review_budget: float | None = None,
     uncertified: str = "review",
     seed: int = 0,
-    policy: Policy | str | Path | None = None,
+    policy: str | Path | None = None,
     model: str | None = "default",
     calibration: str | Path | None = None,
     workers: int = 1,
+    stall_seconds: float = STALL_SECONDS,
     on_notice: Callable[[str], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Calibrated:
@@ -83,8 +83,9 @@ def calibrate(
     alike. ``by``: a column of at most ``MOST_STRATA`` strata, for each of which the miss rates
     shall hold. ``max_miss_rate``: 0.02 where neither it nor a budget is given. The other names as
     in ``certificate.Goal`` and ``edgemod.triage``; ``uncertified`` as in ``certificate.find``.
-    ``on_progress`` is told how many records of how many the models have read. ``seed`` of the
-    halving: choose it once, since the best of several tries proves nothing.
+    A record that ends or hangs the processes that read it counts as it would in a run: it goes to
+    review. ``on_progress`` is told how many records of how many the models have read. ``seed`` of
+    the halving: choose it once, since the best of several tries proves nothing.
 
     Raises InputError for a file, column, label or share that will not do; PolicyError, ModelError
     and CalibrationError as Triager does; OutputError if ``out`` cannot be written.
@@ -95,6 +96,12 @@ def calibrate(
     goal.check()
     if uncertified not in UNCERTIFIED:
         raise InputError(f"uncertified is {uncertified!r}", fix=f"Choose of {UNCERTIFIED}.")
+    if uncertified != "review" and review_budget is not None:
+        raise InputError(
+            "does nothing with a review budget: the budget alone says how much is cleared",
+            where="--uncertified default",
+            fix="Leave it out, or give --max-miss-rate instead of --review-budget.",
+        )
     sources = records.discover([inputs] if isinstance(inputs, str | Path) else inputs)
     check_target(Path(out), [source.file for source in sources])
     columns = records.resolve_columns(
@@ -116,8 +123,7 @@ def calibrate(
     if on_notice:
         for notice in scoring.text_notices(columns):
             on_notice(notice)
-    opened = partial(Triager, policy, model, calibration=calibration)
-    with opened() as first:
+    with Triager(policy, model, calibration=calibration) as first:
         matrix, names = joined_labels(answers, [c.name for c in first.policy.categories])
         kept = np.asarray((matrix >= 0).any(axis=1))
         if not {"filter", "model"} & {*first.policy.stages}:
@@ -132,9 +138,15 @@ def calibrate(
                 where=str(calibration),
                 fix="Start from the shipped one: leave --calibration out.",
             )
-        examined, dates = _examined(
-            opened, sources, columns, workers, kept, on_progress or (lambda *_: None)
+        measurers = measuring.Measurers(
+            "calibrate", ("examine",), policy, model, calibration, workers, stall_seconds
         )
+        with measurers:
+            examined, dates = _examined(
+                measurers, sources, columns, kept, on_progress or (lambda *_: None)
+            )
+        if measurers.quarantined and on_notice:
+            on_notice(measuring.told(measurers.quarantined))
         case = Case(
             examined=examined,
             labels=matrix[kept],
@@ -197,7 +209,7 @@ def calibrate(
     document["made"] = datetime.now(UTC).date().isoformat()
     write_bytes(Path(out), (json.dumps(document, indent=1) + "\n").encode())
     calibrations.Calibration.load(Path(out))
-    return Calibrated(found, counts, note, certificate)
+    return Calibrated(found, counts, note, certificate, tuple(measurers.quarantined))
 
 
 def _strata(sources: Sequence[Source], by: str, columns: Columns) -> npt.NDArray[np.object_]:
@@ -285,10 +297,9 @@ def _drawn(inclusion: Sequence[Inclusion | None], kept: npt.NDArray[np.bool_]) -
 
 
 def _examined(
-    opened: Callable[[], Triager],
+    measurers: measuring.Measurers,
     sources: Sequence[Source],
     columns: Columns,
-    workers: int,
     kept: npt.NDArray[np.bool_],
     on_progress: Callable[[int, int], None],
 ) -> tuple[Examined, list[str]]:
@@ -297,36 +308,25 @@ def _examined(
     columns = replace(columns, id=None, thread=None, author=None)
     times: list[str] = []
 
-    def examine(triager: Triager, run: Rows) -> Examined:
-        limit = triager.policy.max_text_bytes
-        chunk = records.chunk_of(run, columns, max_text_bytes=limit)
-        found = pc.min_max(chunk.records["time"]).as_py()
-        times.extend(time for time in found.values() if time is not None)
-        return triager.examine(chunk)
-
-    parts: list[Examined] = []
-    start = 0
-    with Threads(opened, workers) as threads:
-        for source in sources:
-            count = source.rows or 0
-            rows = np.flatnonzero(kept[start : start + count])
-            start += count
-            units = scoring.in_units(formats.only(formats.rows(source, names), rows))
-            for part in threads.map(examine, units):
-                parts.append(part)
-                on_progress(sum(one.records for one in parts), int(kept.sum()))
-            check_unchanged(source)
-    starts = np.cumsum([0, *(part.records for part in parts)])
-    owner = [part.owner + first for part, first in zip(parts, starts, strict=False)]
-
-    def end_to_end(name: str) -> Any:
-        values = [getattr(part.evidence, name) for part in parts]
-        return None if values[0] is None else np.concatenate(values)
-
-    evidence = Evidence(*(end_to_end(f.name) for f in dataclasses.fields(Evidence)))
-    failed = np.concatenate([part.failed for part in parts])
-    examined = Examined(evidence, np.concatenate(owner).astype(np.int32), failed, int(starts[-1]))
-    return examined, [min(times), max(times)] if times else []
+    parts: list[measuring.Arrays] = []
+    start = read = 0
+    for source in sources:
+        count = source.rows or 0
+        rows = np.flatnonzero(kept[start : start + count])
+        start += count
+        units = measuring.in_units(formats.only(formats.rows(source, names), rows))
+        for run, arrays in measurers.map(units, columns):
+            found = pc.min_max(records.records_of(run, columns)["time"]).as_py()
+            times.extend(time for time in found.values() if time is not None)
+            parts.append({**arrays, "owner": arrays["owner"] + np.int32(read)})
+            read += run.count
+            on_progress(read, int(kept.sum()))
+        check_unchanged(source)
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    owner, failed = whole.pop("owner"), whole.pop("failed")
+    named: dict[str, Any] = {"filter": None, "model": None, **whole}
+    evidence = Evidence(**named)
+    return Examined(evidence, owner, failed, read), [min(times), max(times)] if times else []
 
 
 def _histogram(case: Case) -> dict[str, Any] | None:

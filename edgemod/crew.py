@@ -31,7 +31,8 @@ gives none is one call of the language model: 1,024 tokens of a guard, which a m
 parameters on one old core reads in five minutes."""
 
 _LOADING: Final = 6
-"""Times as long a worker may load: it reads and hashes the models, and may compile the kernels."""
+"""Times as long a worker may load: it reads and hashes the models, and may compile the kernels.
+That depends on no text, so a shorter time that is asked for is not taken for it."""
 
 _STARTS: Final = 3
 """Attempts to start one worker: that a start dies may be chance, or for want of memory just now."""
@@ -49,6 +50,8 @@ class Setup:
     keep_scores: bool = False
     threads: int = 1
     redact_pii: bool = False
+    measure: tuple[str, ...] = ()
+    """Measure this (``worker.measured``) instead of writing files; ``out`` is for errors then."""
 
 
 class Crew:
@@ -89,7 +92,7 @@ class Crew:
                     raise RunError("the run was stopped")
                 made = self._hire()
                 self._all.append(made)
-            told = made.wait_ready(self._stall_seconds * _LOADING)
+            told = made.wait_ready(max(self._stall_seconds, STALL_SECONDS) * _LOADING)
             if told is None:
                 break
             made.stop()
@@ -120,7 +123,18 @@ class Crew:
             return self._start(lost)
 
     def triage(self, chunk: Chunk) -> Tally:
-        """One chunk, whatever its records do to workers; its tally has the workers it has cost.
+        """One chunk; its tally has the workers it has cost. Raises as ``measure`` does."""
+        return Tally.from_json(self._answer(chunk)[0]["tally"])
+
+    def measure(self, chunk: Chunk) -> tuple[dict[str, npt.NDArray[Any]], Chunk]:
+        """What ``Setup.measure`` says of a chunk, and the chunk as it could be measured: records
+        at fault have a status. Raises RunError where it cannot be, and a worker's edgemod error.
+        """
+        answer, done = self._answer(chunk)
+        return worker.unpacked(answer["batches"][0]), done
+
+    def _answer(self, chunk: Chunk) -> tuple[dict[str, Any], Chunk]:
+        """A worker's answer to a chunk, whatever its records do to workers, and what it was to.
 
         A worker that dies, hangs or meets an unexpected exception may be chance: the chunk is
         tried again in a fresh one. Then the records at fault are found, and the chunk is done
@@ -128,13 +142,13 @@ class Crew:
         """
         lost: Counter[str] = Counter()
         for current in (self._take, self._start):
-            tally = self._attempt(current(lost), chunk, lost)
-            if tally is not None:
-                return tally
+            answer = self._attempt(current(lost), chunk, lost)
+            if answer is not None:
+                return answer, chunk
         for rest in self._rests(chunk, lost):
-            tally = self._attempt(self._start(lost), rest, lost)
-            if tally is not None:
-                return tally
+            answer = self._attempt(self._start(lost), rest, lost)
+            if answer is not None:
+                return answer, rest
         raise RunError(
             f"chunk {chunk.index} cannot be written: {', '.join(lost)}",
             where=self._setup.out,
@@ -162,17 +176,18 @@ class Crew:
 
     def _attempt(
         self, current: Worker, chunk: Chunk, lost: Counter[str], *, keep: bool = True
-    ) -> Tally | None:
-        """A chunk's tally, or None and one more in ``lost``; ``keep``: files and worker."""
+    ) -> dict[str, Any] | None:
+        """The answer to a chunk, or None and one more in ``lost``; ``keep``: files and worker."""
         limit = self._stall_seconds * (1 + chunk.texts.nbytes / CHUNK_BYTES)
         answer = current.ask(chunk, lost, keep, limit)
-        if "tally" in answer and keep:
+        done = "peak_bytes" in answer
+        if done and keep:
             self._peaks[current] = answer["peak_bytes"]
             self._idle.put(current)
         else:
             current.stop()
-        if "tally" in answer:
-            return Tally.from_json(answer["tally"])
+        if done:
+            return answer
         if "state" in answer:  # trying again would not make room, nor mend a model
             raise errors.from_json(answer)
         lost[_told(answer)] += 1
@@ -257,11 +272,11 @@ class Worker:
         self._since, self._limit = self._now, limit
         try:
             worker.send(self._process.stdin, header, batches)
-            while "alive" in (answer := worker.receive(self._process.stdout)[0]):
+            while "alive" in (answer := worker.receive(self._process.stdout))[0]:
                 self._since = self._now
-                if told := answer.get("told"):
+                if told := answer[0].get("told"):
                     logging.getLogger("edgemod").warning(told)
-            return answer
+            return {**answer[0], "batches": answer[1]}
         except (EOFError, ValueError, OSError):
             self._process.kill()  # in case it lives and only its answer makes no sense
             return {"kind": self._end(self._process.wait())}

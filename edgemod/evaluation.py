@@ -14,27 +14,26 @@ metrics.py defines the figures.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from edgemod import formats, records, scoring
+from edgemod import formats, measuring, records, scoring, worker
 from edgemod.calibration import FloatMatrix
-from edgemod.formats import Rows
+from edgemod.crew import STALL_SECONDS
 from edgemod.labels import UNSAFE, read_groups, read_labels
 from edgemod.metrics import Estimate, Labels, Scores, figures, wilson
-from edgemod.policy import Policy
 from edgemod.records import Chunk
-from edgemod.scoring import StageName, Threads
+from edgemod.scoring import StageName
 from edgemod.sources import check_unchanged
-from edgemod.triager import Triager, probabilities_of
+from edgemod.triager import Triager
 from edgemod.words import ANY, OUTPUTS, Verdict
 
-STAGES: Final = ("filter", "model", "cascade")
+STAGES: Final[tuple[StageName, ...]] = ("filter", "model", "cascade")
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,8 @@ class Evaluation:
 
     ``group``: the value that these records have in the column asked for, None for all records.
     ``violating`` and ``harmless`` are None unless the cascade was asked for. ``fingerprints`` are
-    those of policy, filter, model and calibration.
+    those of policy, filter, model and calibration. ``quarantined``: the records of the file, with
+    their status, that no worker could measure: unscored, and for review.
     """
 
     file: str
@@ -81,6 +81,7 @@ class Evaluation:
     violating: Shares | None
     harmless: Shares | None
     fingerprints: dict[str, str]
+    quarantined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,12 @@ class Measured:
 
     probabilities: dict[StageName, FloatMatrix]
     verdicts: npt.NDArray[np.int8] | None
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Measured:
+        """What ``worker.measured`` gave."""
+        probabilities = {stage: arrays[stage] for stage in STAGES if stage in arrays}
+        return cls(probabilities, arrays.get("verdicts"))
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Measured:
         """The records of a mask."""
@@ -201,17 +208,7 @@ def measure(triager: Triager, chunk: Chunk, stages: Sequence[StageName]) -> Meas
 
     Raises ModelError if ``model`` is asked of a triager without one.
     """
-    probabilities: dict[StageName, FloatMatrix] = {}
-    verdicts = None
-    for stage in sorted(stages, key=STAGES.index):  # the model, which reads all, before the cascade
-        if stage == "cascade":
-            decisions = triager.triage_chunk(chunk).decisions
-            probabilities[stage] = probabilities_of(decisions)
-            words = decisions["verdict"].to_pylist()
-            verdicts = np.array([Verdict[word] for word in words], np.int8)
-        else:
-            probabilities[stage] = triager.probabilities(chunk, stage)
-    return Measured(probabilities, verdicts)
+    return Measured.of(worker.measured(triager, chunk, stages))
 
 
 def join(parts: Sequence[Measured]) -> Measured:
@@ -235,10 +232,11 @@ def evaluate(
     rows: int | None = None,
     seed: int = 0,
     resamples: int = 1000,
-    policy: Policy | str | Path | None = None,
+    policy: str | Path | None = None,
     model: str | None = "default",
     calibration: str | Path | None = None,
     workers: int = 1,
+    stall_seconds: float = STALL_SECONDS,
     on_notice: Callable[[str], None] | None = None,
     on_measured: Callable[[str, str, Labels, dict[str, Scores]], object] | None = None,
 ) -> list[Evaluation]:
@@ -248,9 +246,10 @@ def evaluate(
     given. ``labels``: columns named after categories, ``any`` or ``unsafe``, by default those that
     a file has. ``by``: a column whose groups are evaluated by themselves as well. ``rows``: at most
     so many labelled records of each file, a sample by ``seed``. ``resamples`` of the bootstrap, at
-    least 1. ``workers``: threads, each with its own models. ``on_notice`` is told what was guessed,
-    ``on_measured`` the file, label, answers and own probabilities by stage of each label that has
-    both answers.
+    least 1. ``workers``: processes, each with its own models; a record that ends or hangs them is
+    named in ``Evaluation.quarantined``. ``stall_seconds`` as in ``edgemod.triage``. ``on_notice``
+    is told what was guessed, ``on_measured`` the file, label, answers and own probabilities by
+    stage of each label that has both answers.
     Labels of all files are checked before anything is scored. Memory holds the labels of all files,
     and of one file probabilities and verdicts; texts are read a few hundred records at a time.
 
@@ -267,38 +266,40 @@ def evaluate(
         for notice in scoring.text_notices(columns):
             on_notice(notice)
 
-    def measured(triager: Triager, run: Rows) -> tuple[Measured, Triager]:
-        limit = triager.policy.max_text_bytes
-        chunk = records.chunk_of(run, columns, max_text_bytes=limit)
-        return measure(triager, chunk, stages), triager
-
     chosen_model = None if {*stages} == {"filter"} else model
     names = [name for name in (*columns.text, columns.conversation) if name]
-    found = []
-    with Threads(
-        partial(Triager, policy, chosen_model, calibration=calibration), workers
-    ) as threads:
+    with Triager(policy, chosen_model, calibration=calibration) as triager:
+        fingerprints = triager.fingerprints()
+        flag_above = {str(stage): triager.limits(stage).flag_above for stage in stages}
+    found: list[Evaluation] = []
+    with measuring.Measurers(
+        "evaluate", tuple(stages), policy, chosen_model, calibration, workers, stall_seconds
+    ) as measurers:
         for source, given in answers.items():
             chosen = _chosen(given, rows, seed)
-            units = scoring.in_units(formats.only(formats.rows(source, names), chosen))
-            parts = [*threads.map(measured, units)]
+            earlier = len(measurers.quarantined)
+            units = measuring.in_units(formats.only(formats.rows(source, names), chosen))
+            whole = join([Measured.of(arrays) for _, arrays in measurers.map(units, columns)])
             check_unchanged(source)
-            triager, whole = parts[0][1], join([part for part, _ in parts])
+            quarantined = measurers.quarantined[earlier:]
+            if quarantined and on_notice:
+                on_notice(measuring.told(quarantined))
             for name, column in given.items():
                 k = OUTPUTS.index(ANY if name == UNSAFE else name)
                 own: dict[str, Scores] = {s: p[:, k] for s, p in whole.probabilities.items()}
                 if on_measured and {0, 1} <= {*column[chosen].tolist()}:
                     on_measured(source.path, name, column[chosen], own)
-            found += assess(
+            lines = assess(
                 source.path,
                 {name: column[chosen] for name, column in given.items()},
                 whole,
-                triager.fingerprints(),
-                flag_above={stage: triager.limits(stage).flag_above for stage in stages},
+                fingerprints,
+                flag_above=flag_above,
                 groups=groups[source][chosen] if by else None,
                 resamples=resamples,
                 seed=seed,
             )
+            found += [replace(line, quarantined=tuple(quarantined)) for line in lines]
     return found
 
 

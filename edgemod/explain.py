@@ -24,8 +24,9 @@ import pyarrow.compute as pc
 
 from edgemod import features, originals, privacy, run_folder
 from edgemod.encoder import Encoder
-from edgemod.errors import InputError, RunError
+from edgemod.errors import CalibrationError, InputError, RunError
 from edgemod.parts import open_part
+from edgemod.policy import policy_of_run
 from edgemod.records import Chunk
 from edgemod.triager import Triager
 from edgemod.words import ANY, FEATURES, OUTPUTS, Stage, Status
@@ -74,15 +75,60 @@ class Explanation:
     """Other records of the run that have this id."""
 
 
+def triager_of(
+    run: str | Path,
+    *,
+    policy: str | Path | None = None,
+    model: str | None = None,
+    calibration: str | Path | None = None,
+    overlay: str | None = None,
+) -> Triager:
+    """The triager of a complete run: what is named, and what is not from where the run had it.
+
+    ``model`` "none" for none. Raises RunError if ``run`` is no complete run, InputError if what the
+    run had is gone or has changed, and what ``Triager`` does.
+    """
+    state = run_folder.complete_state(Path(run))
+    plan, told = state["plan"], state.get("made_with", {})
+    if overlay not in (None, plan["overlay"]):
+        raise InputError(
+            f"was decided with the overlay {plan['overlay']}",
+            where=str(run),
+            fix="Leave --overlay out.",
+        )
+    had = told.get("calibration") if calibration is None else calibration
+    if model is None:
+        model = "none" if plan["model"] == "none" else told.get("model") or "default"
+    of_run = policy_of_run(policy, state)
+    try:
+        made = Triager(of_run, None if model == "none" else model, calibration=had)
+    except CalibrationError as error:
+        if calibration is not None or had is None:
+            raise
+        raise _changed(str(had)) from error
+    if calibration is None and made.fingerprints()["calibration"] != plan["calibration"]:
+        made.close()
+        raise _changed("the shipped calibration" if had is None else str(had))
+    return made
+
+
+def _changed(where: str) -> InputError:
+    return InputError(
+        "is the calibration of the run, and is gone or has changed since",
+        where=where,
+        fix="Put it back as it was, or name one that is as it was with --calibration.",
+    )
+
+
 def explain(
     run: str | Path, record_id: str, triager: Triager, pseudonymise: str | Path | None = None
 ) -> Explanation:
     """Explain the first record of a complete run that is called ``record_id``.
 
-    ``triager`` as the run had it. ``pseudonymise``: the key file of a run with pseudonyms, if
-    ``record_id`` is the name in the input. Raises RunError if ``run`` is no complete run or decides
-    otherwise now, InputError if it has no such record, if its input has changed, or if policy or
-    models are not those of the run.
+    ``triager`` as the run had it (``triager_of``). ``pseudonymise``: the key file of a run with
+    pseudonyms, if ``record_id`` is the name in the input. Raises RunError if ``run`` is no complete
+    run or decides otherwise now, InputError if it has no such record, if its input has changed, or
+    if policy or models are not those of the run.
     """
     run = Path(run)
     state = run_folder.complete_state(run)

@@ -1,4 +1,4 @@
-"""Looking at one file before a run: its columns, its lengths, and the command to start with."""
+"""Looking at a dump before a run: its columns, its lengths, and the command to start with."""
 
 from __future__ import annotations
 
@@ -39,12 +39,13 @@ class Inspection:
     """What ``inspect`` found.
 
     ``rows``, ``row_groups`` and ``codecs`` are None, None and () for CSV and JSONL; ``codecs`` is
-    read from the first row groups. ``histogram``
+    read from the first row groups. ``columns`` are those of the first of ``files``. ``histogram``
     counts the texts of the first ``sampled`` records by length: (characters, count). ``unscored``
     is how many texts of these cannot be scored. ``command`` is ready for a shell.
     """
 
     file: str
+    files: int
     format: str
     size: int
     rows: int | None
@@ -61,7 +62,8 @@ class Inspection:
     def headline(self) -> str:
         """The file in one line."""
         rows = "rows not counted" if self.rows is None else counted(self.rows, "row")
-        line = f"{self.file}: {self.format}, {counted(self.size, 'byte')}, {rows}"
+        files = f"{self.files:,} files, " if self.files > 1 else ""
+        line = f"{self.file}: {files}{self.format}, {counted(self.size, 'byte')}, {rows}"
         if self.row_groups is not None:
             codecs = " and ".join(self.codecs) or "no"
             line += f" in {counted(self.row_groups, 'row group')}, {codecs} compression"
@@ -69,39 +71,42 @@ class Inspection:
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Describe one file and suggest how to triage it; reads about SAMPLE_ROWS rows.
+    """Describe a file, or those of a folder or glob as one dump, and suggest how to triage it.
 
-    Where the text column cannot be told, a notice says so and the command has a blank to fill in.
-    Raises InputError if the file cannot be read.
+    Reads about SAMPLE_ROWS rows and the footer of every Parquet file. Where the text column cannot
+    be told, a notice says so and the command has a blank to fill in. Raises InputError if a file
+    cannot be read.
     """
-    if Path(path).is_dir():
-        raise InputError("is a folder", where=str(path), fix="inspect one of its files")
-    source, *others = discover([path])
-    if others:
-        raise InputError("matches several files", where=str(path), fix="inspect one of them")
-    row_groups, codecs = None, set[str]()
-    if source.format == "parquet":
-        with open_parquet(source.path, source.file) as file:
-            row_groups, codecs = file.num_row_groups, _codecs(file)
-    fields = formats.schema(source)
+    sources = discover([path])
+    first, rows = sources[0], [source.rows for source in sources]
+    row_groups, codecs = 0, set[str]()
+    for source in sources:
+        if source.format == "parquet":
+            with open_parquet(source.path, source.file) as file:
+                row_groups += file.num_row_groups
+                codecs |= _codecs(file) if source is first else set()
+    fields = formats.schema(first)
     columns: Columns | None = None
     try:
-        columns = resolve_columns([source])
+        columns = resolve_columns(sources)
         notices = columns.notices
     except InputError as error:
-        notices = (f"{error.what}; {error.fix}",)
-    histogram, sampled, unscored = _lengths(source, columns) if columns and fields else ((), 0, 0)
+        where = f"{error.where}: " if len(sources) > 1 and error.where else ""
+        notices = (f"{where}{error.what}; {error.fix}",)
+    histogram, sampled, unscored = _lengths(sources, columns) if columns and fields else ((), 0, 0)
+    kinds = sorted({source.format for source in sources})
     return Inspection(
         file=str(path),
-        format=source.format,
-        size=source.size,
-        rows=source.rows,
-        row_groups=row_groups,
+        files=len(sources),
+        format=" and ".join(kinds),
+        size=sum(source.size for source in sources),
+        rows=None if None in rows else sum(n or 0 for n in rows),
+        row_groups=row_groups if kinds == ["parquet"] else None,
         codecs=tuple(sorted(codecs)),
         columns=tuple(
             # Of a CSV whose text is not known the first line may be a record.
             Column(
-                f.name if columns or is_header(source, fields) else f"(column {number})",
+                f.name if columns or is_header(first, fields) else f"(column {number})",
                 str(f.type),
                 _role(f, columns),
             )
@@ -142,9 +147,11 @@ def _role(field: pa.Field, columns: Columns | None) -> str:
     return next((role for role in roles if getattr(columns, role) == field.name), "")
 
 
-def _lengths(source: Source, columns: Columns) -> tuple[tuple[tuple[str, int], ...], int, int]:
+def _lengths(
+    sources: list[Source], columns: Columns
+) -> tuple[tuple[tuple[str, int], ...], int, int]:
     counts, sampled, unscored = np.zeros(len(EDGES), np.int64), 0, 0
-    for chunk in read_chunks([source], columns, chunk_rows=2000, max_text_bytes=2**62):
+    for chunk in read_chunks(sources, columns, chunk_rows=2000, max_text_bytes=2**62):
         lengths = pc.utf8_length(chunk.texts.column("text")).drop_null().to_numpy()
         buckets = np.searchsorted(EDGES, lengths, side="right") - 1
         counts += np.bincount(buckets, minlength=len(EDGES))

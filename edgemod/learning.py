@@ -63,7 +63,6 @@ from edgemod.labels import (
 )
 from edgemod.metrics import Labels
 from edgemod.parts import make_folder, remove, write_bytes, write_part
-from edgemod.policy import Policy
 from edgemod.records import Columns
 from edgemod.refitting import Move
 from edgemod.sources import Source
@@ -152,7 +151,7 @@ def learn(
     text: str | Sequence[str] = (),
     labels: Sequence[str] | None = None,
     name: str = "learned",
-    policy: Policy | str | Path | None = None,
+    policy: str | Path | None = None,
     model: str | None = "default",
     max_miss_rate: float = 0.05,
     max_false_flag_rate: float = 0.05,
@@ -209,7 +208,7 @@ def learn(
             "max_false_flag_rate": max_false_flag_rate,
             "delta": delta,
             "seed": seed,
-            "policy": triager.policy,
+            "policy": policy,
             "workers": workers,
         }
         with tempfile.TemporaryDirectory(prefix="edgemod-") as folder, maker.or_undone():

@@ -156,7 +156,7 @@ def _in_order(folders: Sequence[Path]) -> list[Path]:
 def _document(shard: Path) -> dict[str, Any]:
     """What run.json says of the whole run, by that of its first shard."""
     state = run_folder.finished_state(shard)
-    kept = ("plan", "inputs", "rows", "calibration_note", "certificate")
+    kept = ("plan", "inputs", "rows", "made_with", "calibration_note", "certificate")
     whole = {"plan": {**state["plan"], "shard": None}, "rows": [0, None]}
     return {name: {**state, **whole}[name] for name in kept}
 

@@ -80,6 +80,9 @@ class Plan:
     rows: tuple[int, int | None]
     """Which rows of the input, end to end: the first, and the one after the last (None: to the
     end). All, or the share of a shard."""
+    made_with: dict[str, str | None]
+    """Where policy, calibration and model are, for those who read the run; None: the shipped one,
+    or no model. No part of what the run is."""
     pseudonyms: Pseudonyms | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -109,6 +112,7 @@ class Plan:
                 for s in self.sources
             ],
             "rows": list(self.rows),
+            "made_with": self.made_with,
             "calibration_note": self.note,
             "certificate": self.certificate,
         }
@@ -191,8 +195,8 @@ def triage(
       the review queue.
     - ``shard``: "i/n" for the share number i (from 1) of n, each in an ``out`` of its own, for
       ``edgemod.merge`` to put together.
-    - ``stall_seconds``: for so long (a chunk of 16 MB twice, a start six times as long) a worker
-      may give no sign of progress before it is taken to hang.
+    - ``stall_seconds``: for so long (a chunk of 16 MB twice as long) a worker may give no sign of
+      progress before it is taken to hang; while it loads, for an hour at least.
     - ``engine``: "local", or "ray" for workers on the nodes of a Ray cluster, which must all see
       ``out``; ``ray_address``: which, see ``edgemod.ray.joined``.
     - ``restart``: throw an earlier run in ``out`` away.
@@ -360,6 +364,10 @@ def make_plan(options: Options, crew: Crew) -> Plan:
         note=crew.first().note,
         certificate=crew.first().certificate,
         rows=rows,
+        made_with={
+            name: sources.absolute(getattr(options, name))
+            for name in ("policy", "calibration", "model")
+        },
         pseudonyms=pseudonyms,
     )
 

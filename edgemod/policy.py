@@ -193,26 +193,46 @@ def load_policy(path: Path | None = None, overlay: str | None = None) -> Policy:
     return replace(policy, fingerprint=_fingerprint(policy))
 
 
-def policy_of_run(path: str | Path | None, plan: dict[str, Any]) -> Policy | None:
-    """The policy of a run by its plan; None if none is named and the default is another.
+def policy_of_run(path: str | Path | None, state: dict[str, Any]) -> Policy:
+    """The policy of a run by what run.json says of it; ``path``: where it is, if not where it was.
 
-    Raises PolicyError, or InputError if the one that is named is another.
+    Raises PolicyError or InputError if it is gone, has changed, or the one named is another.
     """
+    plan, told = state["plan"], state.get("made_with", {}).get("policy")
+    named = told if path is None else path
     try:
-        found = load_policy(None if path is None else Path(path), plan["overlay"])
-    except PolicyError:  # the default has no overlay of that name
+        found = load_policy(None if named is None else Path(named), plan["overlay"])
+    except PolicyError as error:
+        if path is not None:
+            raise
+        raise InputError(
+            "is the policy of the run, and cannot be read any more",
+            where=told or "the shipped policy",
+            fix="Put it back as it was, or name it with --policy.",
+        ) from error
+    if found.fingerprint == plan["policy"]:
+        return found
+    if path is not None:
+        raise InputError(
+            "is another policy than that of the run",
+            where="--policy",
+            fix="Name the one that the run was made with.",
+        )
+    raise InputError(
+        "is the policy of the run, and has changed since",
+        where=told or "the shipped policy",
+        fix="Put it back as it was, or name one that is as it was with --policy.",
+    )
+
+
+def policy_if_there(path: str | Path | None, state: dict[str, Any]) -> Policy | None:
+    """As ``policy_of_run``, but None if none is named and the run's is gone or has changed."""
+    try:
+        return policy_of_run(path, state)
+    except InputError:
         if path is not None:
             raise
         return None
-    if found.fingerprint == plan["policy"]:
-        return found
-    if path is None:
-        return None
-    raise InputError(
-        "is another policy than that of the run",
-        where="--policy",
-        fix="Name the one that the run was made with.",
-    )
 
 
 def _overlaid(

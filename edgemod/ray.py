@@ -28,12 +28,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from edgemod import encryption, offline, records, review, worker
+from edgemod import encryption, offline, records, review, sources, worker
 from edgemod.crew import STALL_SECONDS, Crew, Setup, Worker
 from edgemod.errors import EdgemodError, InputError, OutputError, RunError
 from edgemod.policy import load_policy
 from edgemod.records import Chunk, Columns
-from edgemod.tally import Tally
 
 try:
     import ray
@@ -118,7 +117,9 @@ class RayCrew(Crew):
 
     def __init__(self, setup: Setup, stall_seconds: float = STALL_SECONDS) -> None:
         # An actor works in another folder.
-        policy, model, calibration = map(_absolute, (setup.policy, setup.model, setup.calibration))
+        policy, model, calibration = map(
+            sources.absolute, (setup.policy, setup.model, setup.calibration)
+        )
         setup = replace(setup, policy=policy, model=model, calibration=calibration)
         super().__init__(setup, stall_seconds)
         self._marker: Path | None = None
@@ -147,7 +148,7 @@ class RayCrew(Crew):
 
     def _attempt(
         self, current: Worker, chunk: Chunk, lost: Counter[str], *, keep: bool = True
-    ) -> Tally | None:
+    ) -> dict[str, Any] | None:
         """As of a crew, but a node that is lost is told and does not count as an attempt."""
         for _ in range(_LOSSES):
             try:
@@ -284,11 +285,6 @@ class _Actor:
             return worker.describe(error)
 
 
-def _absolute(path: str | None) -> str | None:
-    """The path of a file for processes in other folders; what names no file as it is."""
-    return str(Path(path).absolute()) if path and Path(path).exists() else path
-
-
 def _check_seen(marker: Path) -> None:
     try:
         marker.stat()
@@ -362,7 +358,7 @@ def triage(
     return dataset.select_columns(list(dict.fromkeys(wanted))).map_batches(
         Decider,
         fn_constructor_kwargs={
-            "setup": Setup("", policy, _absolute(model), calibration, overlay),
+            "setup": Setup("", policy, sources.absolute(model), calibration, overlay),
             "columns": columns,
             "with_review": with_review,
         },

@@ -14,7 +14,7 @@ from edgemod.errors import InputError
 from edgemod.metrics import wilson
 from edgemod.parts import write_bytes
 from edgemod.pictures import curve, flow, interval, meter, over_time, percent, safe, stacked
-from edgemod.policy import Policy, policy_of_run
+from edgemod.policy import Policy, policy_if_there
 from edgemod.report import RunReport
 from edgemod.screen.trends import TITLES, measured
 from edgemod.trends import Finding, Trends
@@ -46,8 +46,9 @@ def write(
 
     ``by``, ``times``: as of ``breakdown.count``; ``labels``: as of ``breakdown.risk``.
     ``trends``: trends.json of the same input, whose terms and examples are masked in any case.
-    ``policy``: the one that the run was made with, for severities; the page does without if none is
-    named and the default is another. ``pace``: records that one reviewer reads in an hour, over 0.
+    ``policy``: the one that the run was made with, for severities, if it is not where it was; the
+    page does without if it is gone or has changed. ``pace``: records that one reviewer reads in an
+    hour, over 0.
 
     Only the numbers and decisions of the run are read, and with ``by`` and ``times`` a column each
     of its input. Raises RunError if ``run`` is no complete run, InputError as those do, or for a
@@ -59,7 +60,7 @@ def write(
     found = breakdown.count(run, state, by=by, times=times)
     risk = None if labels is None else breakdown.risk(run, state, labels)
     emerged = None if trends is None else _read_trends(trends, state)
-    of_run = policy_of_run(policy, state["plan"])
+    of_run = policy_if_there(policy, state)
     text = _page(told, state, found, of_run, risk, by, max(pace, 1), emerged)
     write_bytes(Path(page), text.encode())
 

@@ -216,9 +216,9 @@ def _is_readable(state: dict[str, Any]) -> bool:
 
     What it means is not checked here: fingerprints and files are compared where they are used.
     """
-    plan, inputs = state["plan"], state.get("inputs")
+    plan, inputs, made = state["plan"], state.get("inputs"), state.get("made_with", {})
     columns = plan.get("columns")
-    if not (isinstance(columns, dict) and isinstance(inputs, list)):
+    if not (isinstance(columns, dict) and isinstance(inputs, list) and isinstance(made, dict)):
         return False
     text, others = columns.get("text"), {k: v for k, v in columns.items() if k != "text"}
     return (
@@ -230,6 +230,8 @@ def _is_readable(state: dict[str, Any]) -> bool:
         and all(isinstance(plan[name], str | None) for name in ("overlay", "shard"))
         and isinstance(text, list)
         and all(isinstance(name, str) for name in text)
+        and {"policy", "calibration", "model"} >= {*made}
+        and all(isinstance(name, str | None) for name in made.values())
         and {"conversation", "id", "thread", "author", "time", "context", "stratum"} == {*others}
         and all(isinstance(name, str | None) for name in others.values())
         and (not text) == bool(others["conversation"])

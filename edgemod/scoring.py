@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +15,11 @@ import pyarrow as pa
 from edgemod import features, formats, parts, records, store
 from edgemod.calibration import FloatMatrix
 from edgemod.columns import is_list, is_string
+from edgemod.crew import STALL_SECONDS
 from edgemod.errors import InputError
 from edgemod.filter import Filter
 from edgemod.formats import Rows
+from edgemod.measuring import Measurers, in_units
 from edgemod.policy import load_policy
 from edgemod.records import Columns
 from edgemod.sources import Source, check_unchanged
@@ -29,13 +27,6 @@ from edgemod.triager import PROBABILITIES, Triager
 from edgemod.words import OUTPUTS
 
 StageName = Literal["filter", "model", "cascade"]
-
-T = TypeVar("T")
-
-UNIT_ROWS: Final = 256
-UNIT_BYTES: Final = 1 << 16
-"""Rows, and bytes of all their columns about, that are scored at a time: seconds of work, since an
-interrupt waits for it. Set by the file alone."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +133,8 @@ class ScoredFile:
     """Rows that could not be decoded: null in every column."""
     notices: tuple[str, ...]
     """What was guessed about the text column, and which option says otherwise."""
+    quarantined: tuple[str, ...] = ()
+    """Records that no worker could score, with their status: null probabilities."""
 
 
 def score_file(
@@ -154,6 +147,7 @@ def score_file(
     model: str | None = "default",
     calibration: str | None = None,
     workers: int = 1,
+    stall_seconds: float = STALL_SECONDS,
 ) -> ScoredFile:
     """Write ``path``'s rows to ``out`` (Parquet) with a float32 column ``p_<output>`` each.
 
@@ -161,7 +155,8 @@ def score_file(
     null where a text could not be scored. Rows that cannot be decoded are null throughout, and
     then no column is marked as never null. In other columns than the text a JSON value that is not
     of its column's type is null. Bytes of texts that are not UTF-8 become U+FFFD.
-    ``workers`` threads, each with its own models.
+    ``workers`` processes, each with its own models; a text that ends or hangs them is told in
+    ``quarantined``. ``stall_seconds`` as in ``edgemod.triage``.
 
     Raises InputError as reading does, if two columns have one name, if there are such ``p_``
     columns already, if a value is not of its column's type, and if the file changes meanwhile;
@@ -178,54 +173,37 @@ def score_file(
     with_model = model if stage != "filter" else None
     rows = unreadable = 0
 
-    def scored(triager: Triager, run: Rows) -> tuple[pa.RecordBatch, int]:
-        limit = triager.policy.max_text_bytes
-        chunk = records.chunk_of(run, columns, max_text_bytes=limit)
-        matrix = triager.probabilities(chunk, stage)
-        lost = run.count if run.batch is None else 0
-        return _with_probabilities(run, fields, matrix, layout), lost
-
-    def opened() -> Triager:
-        return Triager(policy, with_model, calibration=calibration)
-
     parts.clean_abandoned(out)
-    with Threads(opened, workers) as threads, ExitStack() as stack:
+    measurers = Measurers(
+        str(path), (stage,), policy, with_model, calibration, workers, stall_seconds
+    )
+    with ExitStack() as stack:
         temporary = stack.enter_context(parts.replacing(out))
         stack.enter_context(parts.hold(temporary))
         writer = stack.enter_context(parts.writer(temporary, layout))
-        stack.callback(threads.stop)
+        stack.enter_context(measurers)
         spare = {*fields.names} - {*columns.text, columns.conversation}
         units = formats.rows(source, fields.names, spare=spare)
         if stage != "filter":  # which needs no more than a moment for a whole run
             units = in_units(units)
         held: list[pa.RecordBatch] = []
-        for batch, lost in threads.map(scored, units):
-            rows += batch.num_rows
-            unreadable += lost
-            held.append(batch)
+        for run, measured in measurers.map(units, columns):
+            rows += run.count
+            unreadable += run.count if run.batch is None else 0
+            held.append(_with_probabilities(run, fields, measured[stage], layout))
             if sum(b.num_rows for b in held) >= formats.BATCH_ROWS:  # each write is a row group
                 writer.write_table(pa.Table.from_batches(held))
                 held = []
         if held:
             writer.write_table(pa.Table.from_batches(held))
         check_unchanged(source)
-    return ScoredFile(rows, unreadable, text_notices(columns))
+    return ScoredFile(rows, unreadable, text_notices(columns), tuple(measurers.quarantined))
 
 
 def text_notices(columns: Columns) -> tuple[str, ...]:
     """What was guessed about the text; a score does not read ids and times."""
     about_text = ("text column", "conversation column")
     return tuple(notice for notice in columns.notices if notice.startswith(about_text))
-
-
-def in_units(runs: Iterable[Rows]) -> Iterator[Rows]:
-    """Cut runs into what a language model scores at a time."""
-    for run in runs:
-        size = UNIT_ROWS
-        if run.batch is not None and run.batch.nbytes:
-            size = min(size, max(UNIT_BYTES * run.count // run.batch.nbytes, 1))
-        for start in range(0, run.count, size):
-            yield run.slice(start, min(start + size, run.count))
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
@@ -343,50 +321,3 @@ def _replaced(value: Any, kind: pa.DataType) -> Any:
     if is_list(kind) or types.is_list_view(kind):
         return [_replaced(item, kind.value_type) for item in value]
     return value
-
-
-class Threads:
-    """``count`` threads, each with a triager of its own while it works; a context."""
-
-    def __init__(self, opened: Callable[[], Triager], count: int) -> None:
-        self._idle: SimpleQueue[Triager] = SimpleQueue()
-        for _ in range(count):
-            self._idle.put(opened())
-        self._pool = ThreadPoolExecutor(count)
-        self._count = count
-
-    def map(self, function: Callable[[Triager, Rows], T], items: Iterable[Rows]) -> Iterator[T]:
-        """``function`` of each item, in order; at most ``count`` + 1 items are in memory."""
-        waiting: deque[Future[T]] = deque()
-        for item in items:
-            waiting.append(self._pool.submit(self._lend, function, item))
-            if len(waiting) > self._count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    def stop(self) -> None:
-        """Wait for what has been begun, and begin nothing more."""
-        self._pool.shutdown(cancel_futures=True)
-
-    def _lend(self, function: Callable[[Triager, Rows], T], item: Rows) -> T:
-        triager = self._idle.get()
-        try:
-            return function(triager, item)
-        finally:
-            self._idle.put(triager)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-        # Not after an error: a thread that an interrupt met as it started is not waited for, and
-        # may still use its models. They are freed with it.
-        while kind is None and not self._idle.empty():
-            self._idle.get().close()

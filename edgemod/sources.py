@@ -490,3 +490,8 @@ def _diagnosis(file: Path, error: BaseException) -> str:
     if tail != b"PAR1":
         return "is truncated: the Parquet footer is missing"
     return "the Parquet footer is damaged"
+
+
+def absolute(path: str | None) -> str | None:
+    """The path of a file for processes in other folders; what names no file as it is."""
+    return str(Path(path).absolute()) if path and Path(path).exists() else path

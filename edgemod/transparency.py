@@ -28,7 +28,7 @@ from edgemod.breakdown import Breakdown
 from edgemod.errors import InputError, OutputError
 from edgemod.metrics import Estimate
 from edgemod.parts import make_folder, open_part, replacing, write_bytes
-from edgemod.policy import Policy, policy_of_run
+from edgemod.policy import Policy, policy_if_there
 from edgemod.report import RunReport
 from edgemod.words import ANY, CATEGORIES
 
@@ -86,8 +86,8 @@ def write(
 
     ``by``, ``times``: as of ``breakdown.count``. ``labels``: a labelled sample of 'edgemod audit
     sample', for error rates; without it those of the certificate, if it holds and is not void.
-    ``policy``: the run's, for what statements refer to. ``service``, ``period``: what the template
-    wants to be said. ``ids``: pseudonyms of records as ``puid``.
+    ``policy``: the run's, if it is not where it was, for what statements refer to. ``service``,
+    ``period``: what the template wants to be said. ``ids``: pseudonyms of records as ``puid``.
 
     Raises RunError if ``run`` is no complete run, InputError as those do or for ``ids`` of a run
     without pseudonyms, OutputError if ``folder`` is not empty or cannot be written.
@@ -103,7 +103,7 @@ def write(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError("is there already", where=str(folder), fix="Name a new folder.")
     told = run_folder.read_report(run)
-    of_run = policy_of_run(policy, state["plan"])
+    of_run = policy_if_there(policy, state)
     found = breakdown.count(run, state, by=by, times=times)
     rates = _audited(run, state, labels) if labels is not None else _certified(told, state)
     try:

@@ -25,7 +25,7 @@ from edgemod.errors import InputError, OutputError
 from edgemod.features import Lexicons
 from edgemod.kernels import shingles, terms
 from edgemod.parts import make_folder, open_part, write_bytes, write_part
-from edgemod.policy import Policy, load_policy
+from edgemod.policy import Policy, load_policy, policy_of_run
 from edgemod.rehearsal import Archive
 from edgemod.traces import Traces
 from edgemod.triager import DECISIONS
@@ -126,16 +126,17 @@ def trends(
     time: str | None = None,
     author: str | None = None,
     windows: int = 8,
-    policy: Policy | str | Path | None = None,
+    policy: str | Path | None = None,
     most_records: int = MOST_RECORDS,
     show: bool = False,
 ) -> Trends:
     """Look for patterns in a complete run; write trends.json and findings.parquet to ``out``.
 
     ``by``: a column of channels or communities. ``time``, ``author``: columns, where the run had
-    none. ``windows``: as many of equally many records. ``policy``: whose lexicons are looked for.
-    ``show``: terms and examples as they are, but for personal data in the examples of a run whose
-    queue has placeholders for it. Of more than ``most_records`` a random share is taken.
+    none. ``windows``: as many of equally many records. ``policy``: whose lexicons are looked for,
+    those of the run's where none is named. ``show``: terms and examples as they are, but for
+    personal data in the examples of a run whose queue has placeholders for it. Of more than
+    ``most_records`` a random share is taken.
 
     Raises RunError if ``run`` is no complete run, InputError if its input is gone or has changed
     or a column will not do, PolicyError, and OutputError if ``out`` is not empty or cannot be
@@ -148,11 +149,13 @@ def trends(
         run_folder.finished_state(run)  # says why
     if windows < 2 or most_records < 1:
         raise InputError(f"{windows} windows", where="trends", fix="Two or more can be compared.")
-    if not isinstance(policy, Policy):
-        policy = load_policy(None if policy is None else Path(policy))
     archive = _archive(run, by, time, author)
-    kept = traces.read(run, archive, policy, Lexicons.compile(policy.lexicons), most_records)
-    look = _Look(run, archive, policy, kept, windows, show)
+    if policy is None:
+        chosen = policy_of_run(None, run_folder.finished_state(run))
+    else:  # another may have the lexicons that are of interest
+        chosen = load_policy(Path(policy))
+    kept = traces.read(run, archive, chosen, Lexicons.compile(chosen.lexicons), most_records)
+    look = _Look(run, archive, chosen, kept, windows, show)
     found = (
         *look.campaigns(),
         *look.terms_and_near_misses(),

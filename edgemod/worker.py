@@ -7,6 +7,8 @@ followed by Arrow IPC streams; nothing is pickled, and no answer carries the tex
 of an unexpected exception only its type and the places it passed through are told. While the
 language model reads on, signs of life (``alive``) go before the answer; so does what is logged.
 
+Or it measures and writes nothing (measuring.py): then the answer carries arrays.
+
 Files of chunk k, in the order they appear (the last makes the chunk complete):
 ``work/review-k.parquet``, ``work/tally-k.json``, ``scores/part-k.parquet`` where scores are kept,
 ``decisions/part-k.parquet``.
@@ -19,6 +21,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import resource
 import signal
 import struct
@@ -35,6 +38,7 @@ from edgemod import errors, offline
 from edgemod.errors import EdgemodError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pyarrow as pa
 
     from edgemod.model import Model
@@ -158,13 +162,17 @@ def main() -> None:
         try:
             from edgemod.records import Chunk
 
-            chunk = Chunk(header["chunk"], records, texts)
-            tally = _triage(triager, chunk, setup, header, parent)
-            answer = {"tally": tally, "peak_bytes": peak_bytes()}
+            chunk, found = Chunk(header["chunk"], records, texts), []
+            answer: dict[str, Any] = {}
+            if setup["measure"]:
+                found = [packed(measured(triager, chunk, setup["measure"]))]
+            else:
+                answer["tally"] = _triage(triager, chunk, setup, header, parent)
+            answer["peak_bytes"] = peak_bytes()
         except Exception as error:
-            answer = describe(error)
+            answer, found = describe(error), []
         with turn, contextlib.suppress(BrokenPipeError):
-            send(answers, answer)
+            send(answers, answer, found)
 
 
 class _Told(logging.Handler):
@@ -253,6 +261,61 @@ def _triage(
             raise SystemExit(0)
         write_chunk(made)
     return document
+
+
+def measured(triager: Triager, chunk: Chunk, what: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """What triager and models say of a chunk, no file written.
+
+    ``what`` is stages: the probabilities of each, float32 (records, K), NaN where not scored, and
+    for ``cascade`` ``verdicts``, int8 (records,) of words.Verdict. Or ``examine``: the fields of
+    ``triager.Examined`` and its evidence that are there.
+    """
+    import numpy as np
+
+    from edgemod.triager import probabilities_of
+    from edgemod.words import Verdict
+
+    if list(what) == ["examine"]:
+        seen = triager.examine(chunk)
+        evidence = {name: part for name, part in vars(seen.evidence).items() if part is not None}
+        return {**evidence, "owner": seen.owner, "failed": seen.failed}
+    found: dict[str, npt.NDArray[Any]] = {}
+    for stage in ("filter", "model", "cascade"):  # the model, which reads all, before the cascade
+        if stage not in what:
+            continue
+        if stage == "cascade":
+            decisions = triager.triage_chunk(chunk).decisions
+            words = decisions["verdict"].to_pylist()
+            found["verdicts"] = np.array([Verdict[word] for word in words], np.int8)
+            found[stage] = probabilities_of(decisions)
+        else:
+            found[stage] = triager.probabilities(chunk, stage)
+    return found
+
+
+def packed(arrays: dict[str, npt.NDArray[Any]]) -> pa.RecordBatch:
+    """Arrays as one row of bytes, with what they are in the metadata; ``unpacked`` undoes it."""
+    import pyarrow as pa
+
+    told = {name: {"dtype": a.dtype.str, "shape": str(a.shape)} for name, a in arrays.items()}
+    return pa.RecordBatch.from_arrays(
+        [pa.array([array.tobytes()], pa.large_binary()) for array in arrays.values()],
+        schema=pa.schema(
+            [pa.field(name, pa.large_binary(), metadata=told[name]) for name in arrays]
+        ),
+    )
+
+
+def unpacked(batch: pa.RecordBatch) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of ``packed``, to be read only."""
+    import numpy as np
+
+    return {
+        field.name: np.frombuffer(column[0].as_buffer(), field.metadata[b"dtype"].decode()).reshape(
+            [int(n) for n in re.findall(rb"\d+", field.metadata[b"shape"])]
+        )
+        for field, column in zip(batch.schema, batch.columns, strict=True)
+    }
 
 
 def encoded_chunk(

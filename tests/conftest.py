@@ -31,6 +31,17 @@ def one_process() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def measured_here() -> Iterator[None]:
+    """What ``score -o``, ``evaluate`` and ``calibrate`` measure, they measure in this process."""
+    from edgemod import measuring
+    from one_process import MeasuringHere
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "Crew", MeasuringHere)
+        yield
+
+
 @pytest.fixture(scope="session")
 def triager() -> Iterator[Triager]:
     """The default policy, filter and language model, loaded once."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
+
+import numpy.typing as npt
 
 from edgemod import encryption, worker
 from edgemod.crew import Setup
@@ -48,3 +51,24 @@ class OneProcess:
 
     def stop(self) -> None:
         pass
+
+
+class MeasuringHere:
+    """A crew that measures in this process, with the models that it is asked for."""
+
+    def __init__(self, setup: Setup, stall_seconds: float) -> None:
+        self._measure = setup.measure
+        self._triager = Triager(setup.policy, setup.model, calibration=setup.calibration)
+        self._turn = threading.Lock()
+
+    def first(self) -> Any:
+        return SimpleNamespace(max_text_bytes=self._triager.policy.max_text_bytes)
+
+    def measure(self, chunk: Chunk) -> tuple[dict[str, npt.NDArray[Any]], Chunk]:
+        with self._turn:
+            found = worker.measured(self._triager, chunk, self._measure)
+        return worker.unpacked(worker.packed(found)), chunk
+
+    def stop(self) -> None:
+        with self._turn:
+            self._triager.close()

@@ -34,6 +34,7 @@ from test_evaluation import harsh
 K = len(OUTPUTS)
 TOXIC = OUTPUTS.index("toxic")
 POLICY = load_policy()
+pytestmark = pytest.mark.usefixtures("measured_here")
 
 
 def population(n: int, seed: int = 0, *, quality: float = 3.0) -> Case:
@@ -222,6 +223,11 @@ def test_what_no_model_scored_is_never_cleared() -> None:
 def test_goals_that_make_no_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Goal(**wrong).check()
+
+
+def test_a_budget_leaves_nothing_to_say_of_the_uncertified(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does nothing with a review budget"):
+        calibrate(tmp_path, tmp_path / "c.json", review_budget=0.2, uncertified="default")
 
 
 def test_labels_of_files_are_joined() -> None:

@@ -161,6 +161,12 @@ def test_score_reads_stdin_and_files(tmp_path: Path) -> None:
     assert len(from_file.stdout.splitlines()) == 2
 
 
+def test_score_of_nothing_says_so() -> None:
+    told = run("score", "--model", "none", stdin="")
+    assert (told.returncode, told.stdout) == (0, "")
+    assert told.stderr == "there was no text: nothing was scored\n"
+
+
 @pytest.mark.parametrize("stage", ["filter", "model", "cascade"])
 def test_score_a_file(tmp_path: Path, stage: str) -> None:
     table = pa.table(

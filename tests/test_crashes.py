@@ -20,11 +20,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,8 +35,10 @@ from hypothesis import strategies as st
 
 import edgemod
 from edgemod import crew, pipeline, quarantine, records, worker
+from edgemod.commands.run import triage as triage_command
 from edgemod.errors import InputError, ModelError, OutputError, RunError
 from edgemod.records import Chunk, Columns
+from edgemod.scoring import score_file
 from edgemod.screen import run as screen
 from edgemod.triager import Triager
 from edgemod.words import Status
@@ -167,6 +170,9 @@ class Stand:
         ok = pa.array(chunk.texts["status"].to_numpy() == Status.ok)
         try:
             type(self).fault(chunk.texts["text"].filter(ok).to_pylist())
+            if what := self._setup["measure"]:
+                found = worker.measured(self.triager, chunk, what)
+                return {"peak_bytes": 1, "batches": [worker.packed(found)]}
             header = {"keep": keep, "lost": lost}
             tally = worker._triage(self.triager, chunk, self._setup, header, os.getppid())
         except DeadError:
@@ -258,6 +264,42 @@ def test_records_that_fail_only_together_go_to_review(stand: type[Stand], tmp_pa
     report = edgemod.triage(write(tmp_path / "a.parquet", texts), tmp_path / "out", workers=1)
     assert report.failures == {"failed": 63, "null_text": 1}
     assert report.quarantined == []
+
+
+def test_score_evaluate_and_calibrate_do_without_the_poisoned_records(
+    stand: type[Stand], tmp_path: Path
+) -> None:
+    texts: list[str | None] = [*sentences(30)]
+    labels = pa.array([i % 2 for i in range(30)], pa.int8())
+    paths = {}
+    for name, odd in (("bad", "xyzzy"), ("good", None)):
+        texts[7] = texts[20] = odd
+        paths[name] = write(tmp_path / f"{name}.parquet", texts)
+        pq.write_table(pq.read_table(paths[name]).append_column("toxic", labels), paths[name])
+    said: list[str] = []
+
+    (good,) = edgemod.evaluate(paths["good"], model=None, resamples=5)
+    (bad,) = edgemod.evaluate(
+        paths["bad"], model=None, resamples=5, workers=2, on_notice=said.append
+    )
+    assert bad.quarantined == ("bad.parquet#7 (crashed)", "bad.parquet#20 (crashed)")
+    assert good.rankings[0].unscored == 2
+    assert bad == replace(good, file="bad.parquet", quarantined=bad.quarantined)
+
+    tables = []
+    for name, expected in (("bad", ("r7 (crashed)", "r20 (crashed)")), ("good", ())):
+        done = score_file(paths[name], tmp_path / "out.parquet", model=None, text=["text"])
+        assert done.quarantined == expected
+        tables.append(pq.read_table(tmp_path / "out.parquet").drop_columns("text"))
+    assert tables[0].equals(tables[1])
+    assert tables[0]["p_any"].null_count == 2
+
+    calibrate = partial(edgemod.calibrate, model=None, max_miss_rate=0.3, on_notice=said.append)
+    made = calibrate(paths["bad"], tmp_path / "bad.json")
+    assert made.quarantined == bad.quarantined
+    assert made.found.shares == calibrate(paths["good"], tmp_path / "good.json").found.shares
+    assert sum("bad.parquet#7 (crashed)" in line for line in said) == 2
+    assert not any("xyzzy" in line for line in said)
 
 
 def test_a_conversation_is_quarantined_as_one(
@@ -395,13 +437,29 @@ def test_a_worker_that_hangs_is_replaced(
     fatal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults_on_path(fatal, monkeypatch)
-    monkeypatch.setattr(crew, "_LOADING", 60)  # however busy this machine is
     dump = write(tmp_path / "a.parquet", ["this hangs", "hello there"])
     report = edgemod.triage(
         dump, tmp_path / "out", workers=1, chunk_rows=1, model=None, stall_seconds=2
     )
     assert [row["status"] for row in decisions(tmp_path / "out")] == ["crashed", "ok"]
     assert report.workers_lost == {"killed because it hung": 3}
+
+
+def test_score_of_a_file_does_without_a_record_that_ends_processes(
+    fatal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults_on_path(fatal, monkeypatch)
+    dump, out = write(tmp_path / "a.parquet", ["this segfaults", "hello"]), tmp_path / "out.parquet"
+    done = score_file(dump, out, model=None, text=["text"])
+    assert done.quarantined == ("r0 (crashed)",)
+    assert [p is None for p in pq.read_table(out)["p_any"].to_pylist()] == [True, False]
+
+
+def test_the_option_has_the_seconds_of_the_library() -> None:
+    (option,) = (o for o in triage_command.params if o.name == "stall_seconds")
+    assert option.default == crew.STALL_SECONDS
+    assert isinstance(option, click.Option)
+    assert f"Default: {crew.STALL_SECONDS:.0f}." in str(option.help)
 
 
 def test_a_slow_worker_that_gets_on_is_left_alone(

@@ -31,6 +31,7 @@ from test_cli import run
 from training_data import TrainingData
 
 K = len(OUTPUTS)
+pytestmark = pytest.mark.usefixtures("measured_here")
 TEXT = Columns(("text",), None, None, None, None, None, None, ())
 DIGEST = {"policy": "a", "filter": "b", "model": "c", "calibration": "d"}
 

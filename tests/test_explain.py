@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import edgemod
-from edgemod import explain
+from edgemod import audit, explain, report_page
 from edgemod.errors import InputError
-from edgemod.triager import Triager
+from edgemod.triager import Triager, default_calibration
 from test_cli import run
 
 TEXTS = {
@@ -107,3 +108,56 @@ def test_the_command(out: Path) -> None:
     result = run("explain", out, "rude", "--model", "none")
     assert result.returncode == 1
     assert "--model: is not that of the run" in result.stderr
+
+
+def test_what_the_run_was_made_with_is_found_again(out: Path, tmp_path: Path) -> None:
+    """Own policy, overlay and calibration are told to ``triage`` alone."""
+    source = Path(edgemod.__file__).parent / "policies"
+    shutil.copytree(source, tmp_path / "mine")
+    own, fit = tmp_path / "mine" / "default.toml", tmp_path / "fit.json"
+    own.write_text(own.read_text() + '\n[overlay.storm]\ndescription = "words in it"\n')
+    fit.write_bytes(default_calibration().read_bytes() + b"\n")
+    made = tmp_path / "out"
+    edgemod.triage(
+        out.parent / "in.parquet", made, workers=1, model=None,
+        policy=own, calibration=fit, overlay="storm",
+    )  # fmt: skip
+    with explain.triager_of(made) as triager:
+        assert triager.model is None
+        assert triager.policy.overlay == "storm"
+        assert explain.explain(made, "card", triager).category == "pii"
+    told = json.loads((made / "run.json").read_text())
+    assert told["made_with"] == {"policy": str(own), "calibration": str(fit), "model": None}
+    assert str(tmp_path) not in json.dumps(told["plan"])
+    assert edgemod.verify(made).sound
+    audit.sample(made, tmp_path / "sample", n=3)
+
+    # The same elsewhere is the same; another is not.
+    shutil.copytree(tmp_path / "mine", tmp_path / "moved")
+    whole = own.read_text()
+    own.write_text(whole.replace("severity = 4", "severity = 3", 1))
+    with pytest.raises(InputError, match="is the policy of the run, and has changed since") as gone:
+        explain.triager_of(made)
+    assert gone.value.where == str(own)
+    explain.triager_of(made, policy=tmp_path / "moved" / "default.toml").close()
+    own.unlink()
+    with pytest.raises(InputError, match="cannot be read any more"):
+        explain.triager_of(made)
+    report_page.write(made, tmp_path / "page.html")  # it can do without
+    own.write_text(whole)
+    for harm in (lambda: fit.write_text(fit.read_text().replace("0.", "0.0", 1)), fit.unlink):
+        harm()
+        with pytest.raises(InputError, match="is the calibration of the run, and is gone or has"):
+            explain.triager_of(made)
+    with pytest.raises(InputError, match="was decided with the overlay storm"):
+        explain.triager_of(made, overlay="other")
+
+
+def test_a_run_that_does_not_say_what_it_was_made_with(out: Path, tmp_path: Path) -> None:
+    """Then it is what ships."""
+    shutil.copytree(out, tmp_path / "out")
+    told = json.loads((out / "run.json").read_text())
+    del told["made_with"]
+    (tmp_path / "out" / "run.json").write_text(json.dumps(told))
+    with explain.triager_of(tmp_path / "out") as triager:
+        assert explain.explain(tmp_path / "out", "card", triager).category == "pii"

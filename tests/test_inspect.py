@@ -95,13 +95,28 @@ def test_names_that_begin_oddly(
     assert shlex.split(inspect(Path(name)).command)[2:5] == words
 
 
-def test_several_files_are_not_a_file(tmp_path: Path) -> None:
-    for name in "ab":
-        (tmp_path / f"{name}.csv").write_text("text\na\n")
-    with pytest.raises(InputError, match="matches several files"):
-        inspect(f"{tmp_path}/*.csv")
+def test_the_files_of_a_folder_or_glob_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "dump"
+    for day, rows in (("1", 3), ("2", 4)):
+        (folder / f"day={day}").mkdir(parents=True)
+        pq.write_table(pa.table({"id": range(rows), "text": ["hello"] * rows}),
+                       folder / f"day={day}" / "a.parquet", row_group_size=2)  # fmt: skip
+    found = inspect(folder)
+    assert (found.files, found.rows, found.row_groups, found.sampled) == (2, 7, 4, 7)
+    assert found.size == sum(path.stat().st_size for path in folder.rglob("*.parquet"))
+    assert found.headline.startswith(f"{folder}: 2 files, parquet, {found.size:,} bytes, 7 rows in")
+    assert found.command.startswith(f"edgemod triage {folder} -o dump-triage --text-column text")
+    (folder / "b.csv").write_text("id,text\n1,hello\n")
+    mixed = inspect(f"{folder}/**/*.*")
+    assert (mixed.files, mixed.rows, mixed.format) == (3, None, "csv and parquet")
+    assert mixed.row_groups is None
+    assert f"'{folder}/**/*.*'" in mixed.command
+    (folder / "b.csv").write_text("id,comment\n1,hello\n")
+    assert "day=1/a.parquet: no column 'comment'" in inspect(folder).notices[0]
 
 
-def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a folder"):
+def test_a_folder_without_a_dump_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no input file in this folder"):
         inspect(tmp_path)

@@ -28,6 +28,7 @@ from test_cli import run
 from test_trends import WORDS
 
 HATE = OUTPUTS.index("hate")
+pytestmark = pytest.mark.usefixtures("measured_here")
 
 
 @pytest.fixture(autouse=True)

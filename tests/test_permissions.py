@@ -35,6 +35,7 @@ def modes(*folders: Path) -> set[tuple[str, int]]:
 
 
 PRIVATE = {("folder", 0o700), ("file", 0o600)}
+pytestmark = pytest.mark.usefixtures("measured_here")
 
 
 def test_one_file_and_folders(tmp_path: Path, umask: None) -> None:

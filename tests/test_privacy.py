@@ -24,6 +24,7 @@ from edgemod.triager import Triager
 from samples import sentences
 
 KEY = b"sixteen bytes, at least"
+pytestmark = pytest.mark.usefixtures("measured_here")
 AUTHORS = [f"author-{i % 7}" for i in range(150)]
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edgemod import records, scoring
+from edgemod import measuring, records
 from edgemod.errors import InputError, OutputError
 from edgemod.scoring import ScoredFile, filter_scores, score, score_file
 from edgemod.triager import PROBABILITIES, Triager
@@ -28,6 +28,7 @@ from edgemod.words import OUTPUTS, Status
 from samples import write_dump
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("measured_here")
 
 
 def scored(path: Path, **options: Any) -> tuple[ScoredFile, pa.Table]:
@@ -235,27 +236,6 @@ def test_a_guessed_text_column_is_a_notice(tmp_path: Path) -> None:
     assert scored(path, text=["body"])[0].notices == ()
 
 
-def test_triagers_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "in.parquet"
-    pq.write_table(pa.table({"text": ["hello"]}), path)
-    made: list[Triager] = []
-    closed: list[Triager] = []
-
-    class Watched(Triager):
-        def __init__(self, *given: Any, **named: Any) -> None:
-            super().__init__(*given, **named)
-            made.append(self)
-
-        def close(self) -> None:
-            super().close()
-            closed.append(self)
-
-    monkeypatch.setattr(scoring, "Triager", Watched)
-    scored(path, text=["text"], workers=2)
-    assert len(made) == 2
-    assert {*map(id, closed)} == {*map(id, made)}
-
-
 def test_an_interrupt_ends_soon_and_leaves_nothing(tmp_path: Path) -> None:
     path = write_dump(tmp_path / "in.parquet", 50_000)  # minutes
     process = subprocess.Popen(
@@ -276,7 +256,7 @@ def test_units_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     path, out = write_dump(tmp_path / "in.parquet", 300), tmp_path / "out.parquet"
     tables = []
     for rows in (7, 256):
-        monkeypatch.setattr(scoring, "UNIT_ROWS", rows)
+        monkeypatch.setattr(measuring, "UNIT_ROWS", rows)
         score_file(path, out, text=["text"], stage="cascade")
         tables.append(pq.read_table(out))
         assert pq.ParquetFile(out).num_row_groups == 1
@@ -328,7 +308,7 @@ def test_command_says_what_it_guessed(tmp_path: Path) -> None:
     assert told.returncode == 0, told.stderr
     assert b"text column: using 'body'" in told.stderr
     assert b"1 row written to " in told.stderr
-    assert b"threads" in run("score", "--help").stdout
+    assert b"processes" in run("score", "--help").stdout
 
 
 def test_lines_are_scored_as_they_come() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgemod.commands.options import with_key, with_policy
+from edgemod.commands.options import with_key
 
 
 @click.command()
@@ -39,7 +39,9 @@ from edgemod.commands.options import with_key, with_policy
     metavar="N",
     help="Windows of time that are compared, of equally many records.",
 )
-@with_policy
+@click.option(
+    "--policy", metavar="FILE", help="Whose lexicons are looked for. Default: the run's policy."
+)
 @click.option(
     "--max-records",
     "most_records",

@@ -15,8 +15,10 @@ from edgemod.commands.options import (
     with_key,
     with_models,
     with_policy,
+    with_policy_of_run,
+    with_stall,
     with_text,
-    with_threads,
+    with_workers,
 )
 from edgemod.words import counted
 
@@ -66,7 +68,8 @@ _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
     help="Resamples for the intervals of areas.",
 )
 @with_models
-@with_threads
+@with_workers
+@with_stall
 @click.option(
     "--plots",
     type=click.Path(path_type=Path, file_okay=False),
@@ -99,11 +102,12 @@ def evaluate(
         from edgemod import plots as drawing
 
         options["on_measured"] = drawing.Plots(plots)
+    chosen = None if model == "none" else model
     found = evaluation.evaluate(
         data,
         labels=None if labels is None else [name.strip() for name in labels.split(",")],
-        model=None if model == "none" else model,
-        workers=workers or machine.usable_cores(),
+        model=chosen,
+        workers=machine.workers(workers, None, chosen),
         on_notice=lambda notice: click.echo(printable(notice), err=True),
         **options,
     )
@@ -190,7 +194,8 @@ def evaluate(
     metavar="N",
     help="Which labels choose and which test.",
 )
-@with_threads
+@with_workers
+@with_stall
 @with_key
 @click.option("--json", "as_json", is_flag=True, help="The certificate as JSON on stdout.")
 def calibrate(
@@ -214,13 +219,14 @@ def calibrate(
     from edgemod.screen.console import printable
     from edgemod.screen.progress import reading
 
+    chosen = None if model == "none" else model
     with reading(sys.stderr.isatty()) as on_progress:
         made = calibrating.calibrate(
             labels,
             out,
             labels=None if columns is None else [name.strip() for name in columns.split(",")],
-            model=None if model == "none" else model,
-            workers=workers or machine.usable_cores(),
+            model=chosen,
+            workers=machine.workers(workers, None, chosen),
             on_notice=lambda notice: click.echo(printable(notice), err=True),
             on_progress=on_progress,
             **options,
@@ -296,7 +302,7 @@ def calibrate(
     metavar="N",
     help="Which labels fit, which compare and which certify.",
 )
-@with_threads
+@with_workers
 @click.option("--show", is_flag=True, help="Show and write suggested terms without a mask.")
 @click.option("--json", "as_json", is_flag=True, help="The card as JSON on stdout.")
 def learn(
@@ -319,12 +325,13 @@ def learn(
     from edgemod.screen import measure as screen
     from edgemod.screen.console import printable
 
+    chosen = None if model == "none" else model
     found = learning.learn(
         labels,
         out,
         labels=None if columns is None else [name.strip() for name in columns.split(",")],
-        model=None if model == "none" else model,
-        workers=workers or machine.usable_cores(),
+        model=chosen,
+        workers=machine.workers(workers, None, chosen),
         on_notice=lambda notice: click.echo(printable(notice), err=True),
         **options,
     )
@@ -337,8 +344,12 @@ def learn(
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False), metavar="OUT")
 @click.argument("record_id", metavar="RECORD_ID")
-@with_models
-@click.option("--overlay", metavar="NAME", help="The overlay that the run had in force.")
+@with_policy_of_run
+@click.option("--model", metavar="NAME", help="The run's model, if its name is another now.")
+@click.option(
+    "--calibration", metavar="FILE", help="The run's calibration, if it is not where it was."
+)
+@click.option("--overlay", metavar="NAME", help="The overlay in force. Default: that of the run.")
 @click.option(
     "--pseudonymise",
     metavar="KEYFILE",
@@ -356,28 +367,23 @@ def learn(
 def explain(
     run: Path,
     record_id: str,
-    policy: str | None,
-    model: str,
-    calibration: str | None,
-    overlay: str | None,
     pseudonymise: str | None,
     notice: bool,
     contact: str,
     as_json: bool,
+    **parts: str | None,
 ) -> None:
     """Show everything that led to one decision of a complete run; its text is shown, too.
 
     What was decided and why, features and what fired, the words that weigh most in the filter, the
-    language model's probabilities window by window, thresholds and certificate. The input of the
-    run must be unchanged, policy and models those of the run.
+    language model's probabilities window by window, thresholds and certificate. Input, policy,
+    calibration and model are found where the run had them, and must be unchanged.
     """
     from edgemod import explain as explaining
     from edgemod.screen import measure as screen
     from edgemod.screen.console import printable
-    from edgemod.triager import Triager
 
-    chosen = None if model == "none" else model
-    with Triager(policy, chosen, calibration=calibration, overlay=overlay) as triager:
+    with explaining.triager_of(run, **parts) as triager:
         found = explaining.explain(run, record_id, triager, pseudonymise)
     if notice:
         click.echo(printable(explaining.notice(found, contact), lines=True), nl=False)
@@ -421,7 +427,7 @@ def audit() -> None:
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Of the draw."
 )
-@with_policy
+@with_policy_of_run
 @with_key
 def audit_sample(run: Path, out: Path, **options: Any) -> None:
     """Draw records of all verdicts from a complete run, each with a known chance.

@@ -40,6 +40,11 @@ with_policy = click.option(
     metavar="FILE",
     help="Policy in TOML. Default: the one that ships with edgemod.",
 )
+with_policy_of_run = click.option(
+    "--policy",
+    metavar="FILE",
+    help="The policy of the run, if it is not where it was.",
+)
 with_models = grouped(
     with_policy,
     click.option(
@@ -68,9 +73,10 @@ with_workers = click.option(
     metavar="N",
     help="Worker processes. Default: one for each usable core, if the memory limit leaves room.",
 )
-with_threads = click.option(
-    "--workers",
-    type=click.IntRange(1, 512),
-    metavar="N",
-    help="Threads, each with its own models. Default: one for each usable core.",
+with_stall = click.option(
+    "--stall-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    metavar="SECONDS",
+    help="Silence after which a worker is taken to hang, and is replaced. Default: 600.",
 )

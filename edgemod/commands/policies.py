@@ -115,18 +115,22 @@ def _pair(
     old: tuple[Path, str | None],
     new: tuple[Path, str | None],
     archive: Archive,
-    model: str,
+    model: str | None,
     calibration: str | None,
 ) -> Iterator[tuple[Triager, Triager]]:
     """Triagers of two policies, each a file and an overlay, to be tried on an archive."""
     from edgemod.triager import Triager
+
+    told = archive.run[1].get("made_with", {}) if archive.run else {}
+    model = model or told.get("model") or ("none" if told else "default")
+    had = calibration or told.get("calibration")
 
     def opened(chosen: tuple[Path, str | None], beside: Triager | None = None) -> Triager:
         file, overlay = chosen
         return Triager(
             file,
             None if model == "none" else model,
-            calibration=calibration,
+            calibration=had,
             overlay=overlay,
             beside=beside,
             trial=True,
@@ -161,11 +165,13 @@ _with_records = grouped(
     click.option(
         "--model",
         metavar="NAME",
-        default="default",
-        show_default=True,
-        help="Language model, or 'none' to do without.",
+        help="Language model, or 'none'. Default: that of the run, else the one that ships.",
     ),
-    click.option("--calibration", metavar="FILE", help="Calibration. Default: the one that ships."),
+    click.option(
+        "--calibration",
+        metavar="FILE",
+        help="Calibration. Default: that of the run, else the one that ships.",
+    ),
 )
 
 
@@ -182,7 +188,7 @@ def policy_diff(
     on: str,
     text: tuple[str, ...],
     by: str | None,
-    model: str,
+    model: str | None,
     calibration: str | None,
     overlay: str | None,
     as_json: bool,
@@ -237,7 +243,7 @@ def policy_drill(
     on: str,
     text: tuple[str, ...],
     by: str | None,
-    model: str,
+    model: str | None,
     calibration: str | None,
     as_json: bool,
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgemod.commands.options import with_key, with_policy
+from edgemod.commands.options import with_key, with_policy_of_run
 
 
 @click.command()
@@ -56,7 +56,7 @@ from edgemod.commands.options import with_key, with_policy
     metavar="N",
     help="Records that one reviewer reads in an hour.",
 )
-@with_policy
+@with_policy_of_run
 def report(
     run: Path,
     page: bool,

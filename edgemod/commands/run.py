@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from edgemod import exits
-from edgemod.commands.options import grouped, with_key, with_models, with_text, with_workers
+from edgemod.commands.options import (
+    grouped,
+    with_key,
+    with_models,
+    with_stall,
+    with_text,
+    with_workers,
+)
 from edgemod.errors import OutputError
 from edgemod.words import counted
 
@@ -56,6 +63,7 @@ if TYPE_CHECKING:
         metavar="SIZE",
         help="Lower the number of workers so that all is expected to fit: 4GB, say.",
     ),
+    with_stall,
 )
 @click.option(
     "--overlay",
@@ -293,12 +301,8 @@ def verify(out: Path, head: str | None, as_json: bool) -> None:
     help="Answer with the attributes of the Perspective API, in the shape of its responses.",
 )
 @with_models
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 512),
-    metavar="N",
-    help="With -o: threads, each with its own models. Default: one for each usable core.",
-)
+@with_workers
+@with_stall
 @with_key
 @click.option("--json", "as_json", is_flag=True, help="JSON lines even on a terminal.")
 def score(
@@ -312,14 +316,16 @@ def score(
     model: str,
     calibration: str | None,
     workers: int | None,
+    stall_seconds: float,
     as_json: bool,
 ) -> None:
     """Score texts: from arguments, a file or stdin; or a whole Parquet file with -o.
 
     Shows what was decided, by which stage and why, what fired (as offsets into the text), and
-    the probability of every category. Prints JSON lines where stdout is not a terminal.
+    the probability of every category. Prints JSON lines where stdout is not a terminal. With -o
+    worker processes score the rows, and a record that ends or hangs them has no probabilities.
     """
-    from edgemod import machine, perspective, scoring
+    from edgemod import machine, measuring, perspective, scoring
     from edgemod.screen import run as screen
     from edgemod.screen.console import printable
     from edgemod.triager import Triager
@@ -338,12 +344,15 @@ def score(
             policy=policy,
             model=chosen,
             calibration=calibration,
-            workers=workers or machine.usable_cores(),
+            workers=machine.workers(workers, None, chosen if stage != "filter" else None),
+            stall_seconds=stall_seconds,
         )
         for notice in done.notices:
             click.echo(printable(notice), err=True)
         if done.unreadable:
             click.echo(f"rows that could not be read, and are null: {done.unreadable:,}", err=True)
+        if done.quarantined:
+            click.echo(printable(measuring.told([*done.quarantined])), err=True)
         click.echo(f"{counted(done.rows, 'row')} written to {printable(str(out))}", err=True)
         return
     if len(texts) == 1 and (texts[0] == "-" or _is_file(texts[0])):
@@ -366,6 +375,7 @@ def score(
                 of = stage or ("filter" if chosen is None else "model")
                 for response in perspective.analyze(batch, triager=triager, stage=of):
                     click.echo(json.dumps(response))
+                first += len(batch)
                 continue
             answers = scoring.score(batch, triager=triager)
             if as_json or not sys.stdout.isatty():
@@ -374,14 +384,19 @@ def score(
             else:
                 screen.scores(answers, first)
             first += len(batch)
+    if not first:
+        click.echo("there was no text: nothing was scored", err=True)
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE_OR_FOLDER")
 @with_key
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def inspect(file: Path, as_json: bool) -> None:
-    """Show what is in a dump, which columns look like what, and the command to triage it."""
+    """Show what is in a dump, which columns look like what, and the command to triage it.
+
+    Of a folder, or a glob in quotes, all files together; the columns are those of the first.
+    """
     from edgemod import inspection
     from edgemod.screen import run as screen
 

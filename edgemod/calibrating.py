@@ -266,18 +266,20 @@ def _asked(
     enabled = {ANY} | {category.name for category in triager.policy.categories}
     if triager.model is not None:
         enabled &= {ANY, *triager.model.answers}
-    asked = []
+    asked, none = [], []
     for name, column in zip(OUTPUTS, labels.T, strict=True):
         if name not in names:
             continue
         if name not in enabled:
             tell(f"labels of {name} are left out: neither policy nor model asks about it")
         elif not (column == 1).any():
-            tell(f"no labelled record violates {name}: it keeps its thresholds, uncertified")
+            none.append(name)
         elif not (column == 0).any():
             tell(f"no labelled record is known not to violate {name}: it is left out")
         else:
             asked.append(name)
+    if none:
+        tell(f"no labelled record violates {', '.join(none)}: nothing is claimed of these")
     if not asked:
         raise InputError(
             "no category has labelled records of either kind, violating and not",

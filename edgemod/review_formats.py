@@ -26,7 +26,7 @@ from edgemod.words import CATEGORIES, Stage, Verdict
 # Injection"; the wide forms because East Asian locales read them as the narrow ones.
 _FORMULA: Final = r"\A([=+\-@\t\r\n＝＋－＠])"
 # Control characters with no meaning in a cell; PostgreSQL, behind Label Studio, refuses NUL.
-_CONTROLS: Final = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+_CONTROLS: Final = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 
 _LABELLING_CONFIG: Final = """\
 <View>

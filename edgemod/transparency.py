@@ -125,11 +125,13 @@ def write(
 
 
 def _csv(rows: Iterable[Sequence[object]]) -> bytes:
-    """RFC 4180 in UTF-8; a cell that a spreadsheet would run gets a leading apostrophe."""
+    """RFC 4180 in UTF-8; a cell that a spreadsheet would run gets a leading apostrophe, and no
+    terminal obeys one."""
     out = io.StringIO()
     writer = csv.writer(out)
     for row in rows:
-        cells = ("" if cell is None else str(cell) for cell in row)
+        given = ("" if cell is None else str(cell) for cell in row)
+        cells = ("".join(c if c.isprintable() else "\ufffd" for c in cell) for cell in given)
         writer.writerow([f"'{c}" if c.startswith(_FORMULA) else c for c in cells])
     return out.getvalue().encode("utf-8", "replace")
 

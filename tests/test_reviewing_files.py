@@ -301,6 +301,8 @@ def test_labels_of_a_sample_are_what_an_audit_reads(tmp_path: Path) -> None:
     ]
     out = write_queue(tmp_path / "out", made) / "review"
     queue = open_queue(out)
+    assert queue.sample
+    assert {*queue.severities()} == {1}  # what was cleared uses up no session
     with Answers.open(tmp_path / "a") as answers:
         answers.add(a(queue, i, "hate" if i == 3 else "clear") for i in range(10))
         labelling.import_answers([], queue, answers, tmp_path / "labels.parquet")

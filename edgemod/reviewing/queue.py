@@ -22,7 +22,7 @@ from edgemod.policy import Policy, load_policy
 from edgemod.review import REVIEW
 from edgemod.reviewing import alike
 from edgemod.reviewing.answers import Key
-from edgemod.words import OUTPUTS
+from edgemod.words import OUTPUTS, Verdict
 
 MOST: Final = 20_000
 """Records taken from the front of a queue, if nothing else is said."""
@@ -75,8 +75,20 @@ class Queue:
             start = stop
 
     def severities(self) -> list[int]:
-        """How severe what each may hold is, 1 to 5."""
-        return [UNKNOWN_SEVERITY if s is None else s for s in self.table["severity"].to_pylist()]
+        """How severe what each may hold is, 1 to 5.
+
+        What was cleared, which only samples have, is taken for mild: of hundreds of ordinary texts
+        those that lean to a severe category would soon use up what a reviewer sees in a session.
+        """
+        severities, verdicts = (self.table[n].to_pylist() for n in ("severity", "verdict"))
+        return [
+            1
+            if verdict == Verdict.clear.name
+            else UNKNOWN_SEVERITY
+            if severity is None
+            else severity
+            for severity, verdict in zip(severities, verdicts, strict=True)
+        ]
 
     def row(self, i: int) -> dict[str, Any]:
         """All columns of a record."""

@@ -432,7 +432,8 @@ def _move(triager: Triager, given: _Labelled, seed: int, tell: Callable[[str], N
             x, old = stage.features(k), stage.scores[:, k]
             here = fit[(given.labels[fit, k] >= 0) & np.isfinite(old[fit])]
             there = other[(given.labels[other, k] >= 0) & np.isfinite(old[other])]
-            move = refitting.fit(x[here], old[here], given.labels[here, k], seed)
+            known = given.labels[here, k]
+            move = refitting.fit(x[here], old[here], known, given.share[here], seed=seed)
             if move is None:
                 tell(f"{stage.name}: no move of {OUTPUTS[k]} does better than none")
                 continue

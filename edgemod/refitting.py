@@ -50,13 +50,20 @@ class Move:
     shrinkage: float
 
 
-def fit(x: Design, old: Floats, labels: Labels, seed: int = 0) -> Move | None:
+def fit(
+    x: Design, old: Floats, labels: Labels, groups: Floats | None = None, *, seed: int = 0
+) -> Move | None:
     """The move for features (n, d), old scores (n,) and labels (n,) of 0 and 1, a fold's worth of
-    either at least; None where none is better than not to move."""
+    either at least; None where none is better than not to move.
+
+    ``groups`` (n,): texts with the same number, such as near copies, are in one fold, and where
+    these are too few for that there is no move; None where all stand alone.
+    """
     # Sparse throughout: the threads of BLAS cost more than such small products.
     x = sparse.csr_array(x)
     there = np.unique(x.indices)  # features that no text has stay where they are
-    move = _fit(x[:, there], old, labels, seed)
+    _, group = np.unique(np.arange(len(old)) if groups is None else groups, return_inverse=True)
+    move = _fit(x[:, there], old, labels, group, seed)
     if move is None:
         return None
     weights = np.zeros(x.shape[1])
@@ -64,12 +71,17 @@ def fit(x: Design, old: Floats, labels: Labels, seed: int = 0) -> Move | None:
     return replace(move, weights=weights)
 
 
-def _fit(x: Any, old: Floats, labels: Labels, seed: int) -> Move | None:
-    fold = np.empty(len(labels), np.int64)
-    random = np.random.default_rng(seed)
-    for label in (0, 1):
-        rows = random.permutation(np.flatnonzero(labels == label))
-        fold[rows] = np.arange(len(rows)) % FOLDS
+def _fit(
+    x: Any, old: Floats, labels: Labels, group: npt.NDArray[np.int64], seed: int
+) -> Move | None:
+    random, violating = np.random.default_rng(seed), np.bincount(group, labels == 1) > 0
+    fold_of = np.empty(len(violating), np.int64)
+    for kind in (False, True):
+        some = random.permutation(np.flatnonzero(violating == kind))
+        fold_of[some] = np.arange(len(some)) % FOLDS
+    fold = fold_of[group]
+    if any(len({*labels[fold != k].tolist()}) < 2 or not (fold == k).any() for k in range(FOLDS)):
+        return None
     losses = dict.fromkeys((np.inf, *SHRINKAGE), 0.0)
     crossed = {penalty: np.empty(len(labels)) for penalty in losses}
     for k in range(FOLDS):

@@ -124,6 +124,12 @@ def test_a_sample_tells_of_wrong_flags(tmp_path: Path) -> None:
     assert share is not None
     assert share.value == 0
     assert share.high == pytest.approx(1 - 0.025 ** (1 / 26))  # exact: they were drawn alike
+    # One least chance for all flags, one for all others; not one for each record.
+    at = table.column_names.index("inclusion_floor")
+    own = table.set_column(at, "inclusion_floor", table["inclusion_probability"])
+    pq.write_table(own, tmp_path / "own.parquet")
+    with pytest.raises(InputError, match="is not one number"):
+        audit.report(tmp_path / "own.parquet")
 
 
 def test_shares_of_the_whole_are_found_from_samples(finished: Any, tmp_path: Path) -> None:

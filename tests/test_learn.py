@@ -109,6 +109,21 @@ def test_a_fit_moves_where_features_tell_and_not_where_they_do_not() -> None:
     assert 0 < low < gain < high
 
 
+def test_copies_do_not_vouch_for_each_other() -> None:
+    """Each text is there four times and has a word of its own: it says nothing of other texts."""
+    random = np.random.default_rng(8)
+    group = np.repeat(np.arange(100), 4)
+    x = sparse.csr_array((np.ones(400), (np.arange(400), group)), (400, 100))
+    old, labels = random.normal(0, 1, 400), np.repeat(random.integers(0, 2, 100), 4)
+    assert refitting.fit(x, old, labels.astype(np.int8), group.astype(float)) is None
+    alone = refitting.fit(x, old, labels.astype(np.int8))
+    assert alone is not None
+    assert alone.shrinkage < 10
+    # All that violate are copies of one text: no fold could be fitted without it.
+    one = (group == 0).astype(np.int8)
+    assert refitting.fit(x, old, one, group.astype(float)) is None
+
+
 def test_weights_are_those_of_least_loss() -> None:
     random = np.random.default_rng(6)
     x = random.normal(0, 1, (60, 4))

@@ -43,7 +43,7 @@ from edgemod.records import (
     read_chunks,
     resolve_columns,
 )
-from edgemod.sources import partitions, passed_over
+from edgemod.sources import open_parquet, partitions, passed_over
 from edgemod.words import Status
 
 LIMIT = 1000
@@ -1505,8 +1505,13 @@ def test_the_longest_of_many_columns_is_told_in_one_reading(
 ) -> None:
     table = {f"c{i}": [f"{i}", None] for i in range(200)} | {"words": ["x" * 99, "y"]}
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
-    whole, opened = formats.open_parquet, []
-    monkeypatch.setattr(formats, "open_parquet", lambda *a: opened.append(a) or whole(*a))
+    opened: list[Path] = []
+
+    def counting(path: str, file: Path) -> pq.ParquetFile:
+        opened.append(file)
+        return open_parquet(path, file)
+
+    monkeypatch.setattr(formats, "open_parquet", counting)
     sources = discover([tmp_path / "a.parquet"])
     assert resolve_columns(sources).text == ("words",)
     assert len(opened) == 2  # for the schema, for the lengths

@@ -96,7 +96,8 @@ def test_exports_leave_out_what_is_answered_and_what_models_think(
     found = [json.loads(line) for line in out.read_text().splitlines()]
     assert count == len(found) == 22
     assert found[0]["record_id"] == "r1"
-    assert {found[0][name] for name in ("category", "reason", "p_any", "answer")} == {None}
+    told = ("category", "reason", "p_any", "answer", "priority", "inclusion_probability")
+    assert {found[0][name] for name in told} == {None}
 
 
 def test_no_cell_of_an_exported_csv_is_a_formula(queue: Queue, tmp_path: Path) -> None:

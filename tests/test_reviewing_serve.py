@@ -280,9 +280,9 @@ def test_a_sample_keeps_its_random_order(tmp_path: Path, answers: Answers) -> No
     seen = []
     for _ in range(8):
         told = desk.next("anna")
-        seen.append(told["rank"])
+        seen.append(told["row"])
         desk.answer("anna", told["row"], "flag", category="hate")
-    assert seen == [*range(1, 9)]
+    assert seen == [*range(8)]
 
 
 def test_samples_are_blind(tmp_path: Path, answers: Answers) -> None:
@@ -291,6 +291,7 @@ def test_samples_are_blind(tmp_path: Path, answers: Answers) -> None:
     assert queue.sample
     told = Desk(queue, answers, FREE, SINGLE).next("anna")
     assert not {"category", "severity", "reason", "stage", "definition", "p"} & {*told}
+    assert told["rank"] is None
     with pytest.raises(RunError, match="not the folder of a complete run"):
         open_queue(tmp_path)
 
@@ -355,6 +356,8 @@ def test_only_who_knows_the_address_may_ask(served: tuple[Server, dict[str, str]
     good = f"127.0.0.1:{server.server_port}"
     assert len(anna) > 30
     assert ask(server, anna, method="GET")[0] == 200
+    status, headers_, _ = ask(server, anna.rstrip("/"), method="GET")
+    assert (status, headers_["location"]) == (308, anna)
     for status, path, headers in (
         (404, "/", {}),
         (404, "/wrong/next", {}),

@@ -31,8 +31,10 @@ FORMATS: Final = {
 TO_FILL: Final = ("answer", "answer_category", "note", "reviewer")
 """Columns that rows get for people to fill in; ``answer_files.read`` knows them."""
 _FILLED: Final = ("csv", "jsonl", "parquet")
-_OF_MODELS: Final = ("category", "severity", "definition", "reason", "verdict", "stage", "status",
+_OF_MODELS: Final = ("priority", "category", "severity", "definition", "reason", "verdict", "stage",
+                     "status", "inclusion_probability", "inclusion_floor",
                      *(f"p_{name}" for name in OUTPUTS))  # fmt: skip
+"""What tells of a record what the models think of it; how likely it was drawn does, too."""
 
 
 def export(

@@ -63,7 +63,7 @@
   const record = () => {
     $("heading").textContent = now.record_id ?? "record without an id";
     $("about").textContent = [
-      `rank ${now.rank.toLocaleString("en")}`,
+      now.rank && `rank ${now.rank.toLocaleString("en")}`,
       now.role && `by ${now.role}`,
       now.time,
     ].filter(Boolean).join(" \u00b7 ");

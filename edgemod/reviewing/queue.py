@@ -244,7 +244,7 @@ def shown(row: dict[str, Any], *, blind: bool) -> dict[str, Any]:
     text = row["text"]
     told: dict[str, Any] = {
         "record_id": _line(row["record_id"]),
-        "rank": row["rank"],
+        "rank": None if blind else row["rank"],
         "role": _line(row["role"]),
         "time": _line(row["time"]),
         "shape": [] if text is None else [len(word) for word in text.split()[:120]],

@@ -100,6 +100,9 @@ class _Handler(BaseHTTPRequestHandler):
         if action:
             self._tell(HTTPStatus.NOT_FOUND, {"error": "there is no such page"})
             return
+        if not (path := urlsplit(self.path).path).endswith("/"):  # the page asks beside its address
+            self._send(HTTPStatus.PERMANENT_REDIRECT, b"", "text/plain", {"Location": path + "/"})
+            return
         document, policy = page("served", beginning(self.server.desk, reviewer))
         self._send(
             HTTPStatus.OK,

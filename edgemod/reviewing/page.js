@@ -111,7 +111,9 @@
     $("definition").replaceChildren();
     if (now.category) $("definition").append(make("strong", "", `${words(now.category)}: `));
     $("definition").append(means ?? "It is here for no one category.");
-    $("reason").textContent = `${now.reason} (${now.stage})`;
+    // The reason names the stage but for a duplicate, which has the reason of the other.
+    const copy = now.stage === "duplicate" ? " (the same text as an earlier record)" : "";
+    $("reason").textContent = now.reason + copy;
     const known = Object.entries(now.p).filter(([, p]) => p !== null);
     known.sort(([, a], [, b]) => b - a);
     $("bars").replaceChildren(

@@ -180,8 +180,8 @@ def learned(found: Learned, out: Path) -> None:
     if made.found.shares["review"] > 0.999:
         console.print(
             f"{what}, and with {safe(str(out))}/calibration.json everything would go to review: "
-            "not with these labels. A miss rate of 5 % takes about 150 that violate, one of 2 % "
-            "about 370; until then triage as before",
+            "not with these labels. A miss rate of 5 % takes at least 150 that violate, one of 2 % "
+            "370, more if drawn by unequal chances; until then triage as before",
             style="bold yellow",
         )
         return

@@ -237,7 +237,7 @@ def learn(
             after=after,
             adopted=adopted,
             model=name if adopted and moved.moves["model"] else model,
-            retire=tuple(suggesting.retire(caught, bar, show=show)),
+            retire=tuple(suggesting.retire(caught, bar, triager.policy, show=show)),
             add=tuple(suggesting.add(given.texts, given.labels, triager.policy, show=show)),
             doubts=tuple(suggesting.doubts(keys, given.reviewers, given.labels)),
         )

@@ -73,14 +73,18 @@ class Doubt:
     disagree: Estimate | None
 
 
-def retire(caught: Sequence[Catch], bar: float, *, show: bool) -> list[Retire]:
+def retire(caught: Sequence[Catch], bar: float, policy: Policy, *, show: bool) -> list[Retire]:
     """Of what ``rehearsal.backtest`` found, that which is dead or surely less precise than ``bar``.
 
     Dead: in none of the records though enough violate its own category, surely in less than
-    ``RARE`` of them. Single terms that are dead are left out: of a long list most are.
+    ``RARE`` of them. Single terms that are dead are left out: of a long list most are. So are rules
+    that keep records from being flagged, or clear them: what they catch is meant to be harmless.
     """
+    sparing = {rule.name for rule in policy.rules if rule.on == "flag" or rule.verdict == "clear"}
     found = []
     for one in caught:
+        if one.kind == "rule" and one.name in sparing:
+            continue
         asked = one.label != ANY and one.recall is not None and one.recall.high < RARE
         dead = one.hits == 0 and one.kind != "term" and asked
         poor = one.precision is not None and one.precision.high < bar

@@ -323,7 +323,10 @@ def test_what_is_suggested() -> None:
         catch("term", "list: badword", 40, Estimate(0.02, 0.0, 0.08), some),
         catch("lexicon", "fine", 40, Estimate(0.5, 0.4, 0.6), some),
     ]
-    found = suggesting.retire(caught, 0.1, show=False)
+    # What keeps harmless records from a flag does well where nothing that it catches violates.
+    caught.append(catch("rule", "quoted_not_flagged", 40, Estimate(0.02, 0.0, 0.08), some))
+    caught.append(catch("rule", "quoted_not_flagged", 0, None, rare))
+    found = suggesting.retire(caught, 0.1, policy.load_policy(), show=False)
     assert [(one.name, one.hits) for one in found] == [("dead", 0), ("list: b******", 40)]
     labels = np.full((40, 10), -1, np.int8)
     labels[:, HATE] = [1, 0] * 20

@@ -252,7 +252,7 @@ def test_rows_that_are_no_answers_are_told_and_cost_no_other(
 @pytest.mark.parametrize(
     ("name", "content"),
     [("a.txt", b""), ("a.json", b"{"), ("a.json", b"{}"), ("a.json", b"[" * 100_000),
-     ("a.parquet", b"PAR1"),
+     ("a.parquet", b"PAR1"), ("a.csv", b'record_id,answer\nr1,"clear\nr2,clear\n'),
      ("a.jsonl", b"\xff\xfe{}"), ("none.csv", None)],
 )  # fmt: skip
 def test_files_that_are_none_are_refused(

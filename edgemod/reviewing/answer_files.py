@@ -306,7 +306,8 @@ def _csv(path: Path) -> Rows:
     before = csv.field_size_limit(MAX_TEXT_BYTES)  # the queue that was exported has texts in it
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in (reader := csv.DictReader(file)):
+            # Strict: a quote that is never closed would take all rows after it for one.
+            for row in (reader := csv.DictReader(file, strict=True)):
                 # The apostrophe that keeps a spreadsheet from running a cell is not part of it.
                 cells = {
                     name: value[1:] if re.match(r"'[=+\-@\t\r＝＋－＠]", value or "") else value

@@ -26,6 +26,7 @@ from edgemod.kernels.text import (
     Ints,
     char_before,
     decode,
+    inner,
     is_alnum,
     longest,
     lookup,
@@ -66,7 +67,7 @@ class Automaton(NamedTuple):
     flags: npt.NDArray[np.uint8]  # (T,) WORD, ALLOW
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _child(first: Int32s, label: Bytes, state: int, byte: int) -> int:
     """The child of ``state`` along ``byte``, or 0."""
     for child in range(first[state], first[state + 1]):
@@ -109,7 +110,7 @@ def _trie(data: Bytes, offsets: Ints) -> tuple[int, Int32s, Bytes, Int32s]:
     return states, first, label, word
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _slot(head: int, heads: Bytes) -> int:
     """Where ``heads`` says what it knows of terms with these first bytes, the first one lowest."""
     return (head * _ODD >> np.uint64(40)) & np.uint64(len(heads) - 1)
@@ -174,7 +175,7 @@ def build(terms: Sequence[tuple[bytes, int, int]]) -> Automaton:
     )
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _joins(data: Bytes, i: int, end: int, pages: Bytes, entries: Ints) -> bool:
     """Whether the character at ``i`` is part of a word that its neighbours go on with."""
     if data[i] < 128:
@@ -184,7 +185,7 @@ def _joins(data: Bytes, i: int, end: int, pages: Bytes, entries: Ints) -> bool:
     return entry >> CLASS_SHIFT & 7 >= LETTER and not entry & IS_UNSPACED
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _is_word(
     data: Bytes, start: int, low: int, high: int, end: int, pages: Bytes, entries: Ints
 ) -> bool:
@@ -196,7 +197,7 @@ def _is_word(
     return not (after and _joins(data, char_before(data, low, high), end, pages, entries))
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _begin(data: Bytes, start: int, end: int, heads: Bytes, at: Ints) -> int:
     """Write where in ``data[start:end]`` a term may begin to ``at``, the last first; how many.
 
@@ -225,8 +226,7 @@ def _begin(data: Bytes, start: int, end: int, heads: Bytes, at: Ints) -> int:
         after -= _ONE
 
 
-# Inlined, for numba counts references of each table at each call: a quarter of short texts.
-@njit(cache=True, nogil=True, inline="always")
+@inner
 def _matches(
     data: Bytes,
     start: int,
@@ -266,7 +266,7 @@ def _matches(
     return count
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _settle(found: Ints, count: int, cover: Ints) -> None:
     """Mark the hits that count with -1 in column 3: those inside no other match of their lexicon.
 
@@ -292,23 +292,30 @@ def _settle(found: Ints, count: int, cover: Ints) -> None:
         cover[found[k, 2]] = 0
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _count(
-    data: Bytes, offsets: Ints, automaton: Automaton, pages: Bytes, entries: Ints, hits: Int32s
-) -> None:
-    found = np.empty((64, 4), np.int64)
-    cover = np.zeros(hits.shape[1], np.int64)
-    at = np.empty(longest(offsets) + 2, np.int64)
-    for row in range(len(offsets) - 1):
-        start, end = offsets[row], offsets[row + 1]
+    data: Bytes,
+    offsets: Ints,
+    automaton: Automaton,
+    pages: Bytes,
+    entries: Ints,
+    row: int,
+    found: Ints,
+    cover: Ints,
+    at: Ints,
+    hits: Int32s,
+) -> int:
+    """Count the hits of the texts from ``row`` on; the first that ``found`` has no room for."""
+    for text in range(row, len(offsets) - 1):
+        start, end = offsets[text], offsets[text + 1]
         count = _matches(data, start, end, automaton, pages, entries, at, found)
         if count > len(found):
-            found = np.empty((2 * count, 4), np.int64)
-            count = _matches(data, start, end, automaton, pages, entries, at, found)
+            return text
         if count:
             _settle(found, count, cover)
             for k in range(count):
-                hits[row, found[k, 2]] += found[k, 3] == -1
+                hits[text, found[k, 2]] += found[k, 3] == -1
+    return len(offsets) - 1
 
 
 def count(data: Bytes, offsets: Ints, automaton: Automaton, lexicons: int) -> Int32s:
@@ -317,7 +324,13 @@ def count(data: Bytes, offsets: Ints, automaton: Automaton, lexicons: int) -> In
     A hit lies inside no allowed term, and inside no other hit, of the same lexicon.
     """
     hits = np.zeros((len(offsets) - 1, lexicons), np.int32)
-    _count(_frozen(data), _frozen(offsets), automaton, PAGES, ENTRIES, hits)
+    cover = np.zeros(lexicons, np.int64)
+    at = np.empty(longest(offsets) + 2, np.int64)
+    tables = (_frozen(data), _frozen(offsets), automaton, PAGES, ENTRIES)
+    row, room = 0, 64
+    while row < len(hits):
+        row = _count(*tables, row, np.empty((room, 4), np.int64), cover, at, hits)
+        room *= 4
     return hits
 
 

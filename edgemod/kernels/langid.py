@@ -17,7 +17,7 @@ import numpy.typing as npt
 from numba import njit
 
 from edgemod.kernels.prefetch import prefetch
-from edgemod.kernels.text import Bytes, Floats, Ints, decode, longest
+from edgemod.kernels.text import Bytes, Floats, Ints, decode, inner, longest
 
 UNIT: Final = 512
 """Log-probabilities of the model are whole multiples of 1 / UNIT."""
@@ -78,14 +78,14 @@ def characters() -> Int32s:
     return table
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _entry(data: Bytes, i: int, end: int, table: Int32s) -> tuple[int, int]:
     """The entry of the character at ``i``, and its bytes."""
     code, size = decode(data, i, end)
     return (np.int64(table[code]) if code < len(table) else np.int64(0)), size
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _is_at(data: Bytes, i: int, end: int, word: bytes) -> bool:
     """Whether ``word`` stands at ``i``."""
     if i + len(word) > end:
@@ -96,7 +96,7 @@ def _is_at(data: Bytes, i: int, end: int, word: bytes) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _noise(data: Bytes, i: int, end: int, table: Int32s) -> int:
     """End of the link, name or number that begins at ``i``, or ``i``; see ``language._NOISE``."""
     byte = data[i]
@@ -124,7 +124,7 @@ def _noise(data: Bytes, i: int, end: int, table: Int32s) -> int:
     return j if j > head else i
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _tidy(
     data: Bytes, start: int, end: int, most: int, table: Int32s, out: Bytes, first: int
 ) -> int:
@@ -169,7 +169,7 @@ def _tidy(
     return pos
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _tidy_all(
     data: Bytes, offsets: Ints, rows: Ints, most: int, table: Int32s, out: Bytes, ends: Ints
 ) -> None:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from numba import njit
 
 from edgemod.kernels.prefetch import prefetch
-from edgemod.kernels.text import longest
+from edgemod.kernels.text import inner, longest
 
 BITS: Final = 18
 """log2 of the number of buckets."""
@@ -86,7 +86,7 @@ def pack(weights: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
     return rows.view("<u8").astype(np.uint64)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def grams(data: npt.NDArray[np.uint8], start: int, stop: int, out: npt.NDArray[np.int32]) -> int:
     """Write the buckets of the n-grams of ``data[start:stop]`` to ``out``; return their number.
 
@@ -134,7 +134,7 @@ def grams(data: npt.NDArray[np.uint8], start: int, stop: int, out: npt.NDArray[n
     return np.int64(count)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def windows(count: int) -> int:
     """How many windows ``count`` n-grams are cut into, at least 1.
 
@@ -143,7 +143,7 @@ def windows(count: int) -> int:
     return max(1, -(-count // WINDOW))
 
 
-@njit(cache=True, nogil=True)
+@inner
 def add_rows(
     rows: npt.NDArray[np.uint64],
     found: npt.NDArray[np.int32],

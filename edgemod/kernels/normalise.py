@@ -69,6 +69,7 @@ from edgemod.kernels.text import (
     Floats,
     Ints,
     decode,
+    inner,
     is_alnum,
     is_digit,
     is_letter,
@@ -121,7 +122,7 @@ _PLAIN: Final = _plain_bytes()
 _FORMS: Final = (ENTRIES[:256] & 255).astype(np.uint8)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _entity(data: Bytes, i: int, end: int, entries: Ints) -> tuple[int, int]:
     """Entry and length of the HTML entity at ``i``, which may be an ampersand alone."""
     j = i + 1
@@ -142,7 +143,7 @@ def _entity(data: Bytes, i: int, end: int, entries: Ints) -> tuple[int, int]:
     return entries[38], j - i
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _is_email(data: Bytes, i: int, end: int) -> bool:
     """Whether a dotted host name begins at ``i``."""
     j = i
@@ -151,7 +152,7 @@ def _is_email(data: Bytes, i: int, end: int) -> bool:
     return j + 1 < end and data[j] == 46 and is_alnum(data[j + 1])
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _symbol(data: Bytes, i: int, end: int, after_letter: bool, in_word: bool, entries: Ints) -> int:
     """Entry of what ! @ or $ at ``i`` stands for: a lower-case letter, MENTION, or itself."""
     byte = np.int64(data[i])
@@ -170,7 +171,7 @@ def _symbol(data: Bytes, i: int, end: int, after_letter: bool, in_word: bool, en
     return entries[byte]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _mostly_latin(data: Bytes, start: int, end: int, pages: Bytes, entries: Ints) -> bool:
     """Whether more than half of the letters are Latin."""
     balance = 0
@@ -184,7 +185,7 @@ def _mostly_latin(data: Bytes, start: int, end: int, pages: Bytes, entries: Ints
     return balance > 0
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _disguise(out: Bytes, word: int, pos: int, pages: Bytes, entries: Ints) -> int:
     """Whether the word is Latin with look-alikes (2), look-alikes alone (1), or neither (0)."""
     disguise = 1
@@ -199,7 +200,7 @@ def _disguise(out: Bytes, word: int, pos: int, pages: Bytes, entries: Ints) -> i
     return disguise
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _unmask(
     out: Bytes, origin: Ints, trace: bool, word: int, pos: int, pages: Bytes, entries: Ints
 ) -> tuple[int, int]:
@@ -218,13 +219,13 @@ def _unmask(
     return k, unmasked
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _leet_digit(byte: int) -> int:
     """The letter that a digit may stand for, or 0."""
     return np.int64(b"oi\0eas\0t\0\0"[byte - 48])
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _undo_leet(out: Bytes, word: int, pos: int) -> int:
     """Undo the leet digits of the word ``out[word:pos]`` in place; how many."""
     if pos - word > _LONGEST_LEET or is_digit(out[word]):
@@ -249,7 +250,7 @@ def _undo_leet(out: Bytes, word: int, pos: int) -> int:
     return undone
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _is_path_word(data: Bytes, low: int, high: int) -> bool:
     """Whether the run of letters and digits ``data[low:high]`` is written as a word is."""
     if high - low < 2:
@@ -263,7 +264,7 @@ def _is_path_word(data: Bytes, low: int, high: int) -> bool:
     return data[low] <= 90 or data[low + 1] > 90  # not wORD
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _write_lower(
     data: Bytes, low: int, high: int, out: Bytes, pos: int, origin: Ints, trace: bool
 ) -> int:
@@ -277,7 +278,7 @@ def _write_lower(
     return pos
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _write_link(
     data: Bytes, i: int, end: int, out: Bytes, pos: int, origin: Ints, trace: bool
 ) -> int:
@@ -300,7 +301,7 @@ def _write_link(
     return pos
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _plain(
     data: Bytes,
     i: int,
@@ -353,7 +354,7 @@ def _plain(
     return low, high, doubled, touched
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _one(
     data: Bytes,
     start: int,
@@ -495,6 +496,7 @@ def _one(
     ),
     cache=True,
     nogil=True,
+    _nrt=False,
 )
 def _normalise(
     data: Bytes,

@@ -30,6 +30,7 @@ from edgemod.kernels.text import (
     Floats,
     Ints,
     among,
+    inner,
     is_alnum,
     is_digit,
     is_letter,
@@ -80,7 +81,7 @@ for _length, _countries in _IBAN_LENGTHS.items():
         _LENGTHS[(ord(_country[0]) - 65) * 26 + ord(_country[1]) - 65] = _length
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _separator(data: Bytes, i: int, end: int) -> tuple[int, int]:
     """Kind and bytes of what stands between two groups of digits at ``i``; (0, 0) if nothing.
 
@@ -110,7 +111,7 @@ def _separator(data: Bytes, i: int, end: int) -> tuple[int, int]:
     return (kind, j - i) if j < end and is_digit(data[j]) else (0, 0)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _read(data: Bytes, i: int, end: int, digits: Ints, groups: Ints) -> int:
     """Read up to 8 groups of at most 19 digits in all from ``i``; how many groups.
 
@@ -136,13 +137,13 @@ def _read(data: Bytes, i: int, end: int, digits: Ints, groups: Ints) -> int:
     return count
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _width(groups: Ints, k: int) -> int:
     """Digits in group ``k``."""
     return groups[k, 0] - (groups[k - 1, 0] if k else 0)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _luhn(digits: Ints, total: int) -> bool:
     """ISO/IEC 7812-1 annex B: double every second digit from the right, the sum ends in 0."""
     check = 0
@@ -154,7 +155,7 @@ def _luhn(digits: Ints, total: int) -> bool:
     return check % 10 == 0
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _issued(digits: Ints, total: int) -> bool:
     """Whether a card network issues numbers that begin so and have ``total`` digits.
 
@@ -176,7 +177,7 @@ def _issued(digits: Ints, total: int) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _card(digits: Ints, groups: Ints, count: int) -> int:
     """The number of groups that make a card number, the most that do, or 0."""
     if count > 1 and _width(groups, 0) < 4:
@@ -192,7 +193,7 @@ def _card(digits: Ints, groups: Ints, count: int) -> int:
     return best
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _ip(digits: Ints, groups: Ints, count: int) -> bool:
     """Whether the first four groups are an IPv4 address, and no fifth follows with a dot."""
     if count < 4 or (count > 4 and groups[4, 1] == 46):
@@ -211,7 +212,7 @@ def _ip(digits: Ints, groups: Ints, count: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _has_cue(data: Bytes, start: int, i: int) -> bool:
     """Whether "SSN" or "social security" stands in the 32 bytes before ``i``."""
     for j in range(max(start, i - 32), i):
@@ -220,7 +221,7 @@ def _has_cue(data: Bytes, start: int, i: int) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _ssn(data: Bytes, start: int, i: int, digits: Ints, groups: Ints, count: int) -> bool:
     """Whether the groups are 3-2-4 digits of a US social security number, and no more follow."""
     if count < 3 or groups[0, 0] != 3 or groups[1, 0] != 5 or groups[2, 0] != 9:
@@ -236,7 +237,7 @@ def _ssn(data: Bytes, start: int, i: int, digits: Ints, groups: Ints, count: int
     return area not in (0, 666) and area < 900 and group > 0 and serial > 0
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _upto(groups: Ints, count: int, least: int, most: int) -> int:
     """The most groups with ``least`` to ``most`` digits in all, or 0."""
     best = 0
@@ -246,7 +247,7 @@ def _upto(groups: Ints, count: int, least: int, most: int) -> int:
     return best
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _north_american(digits: Ints, groups: Ints, count: int) -> int:
     """Groups of a 3-3-4 number (a leading 1 apart), or 0; the area begins with 2 to 9.
 
@@ -265,7 +266,7 @@ def _north_american(digits: Ints, groups: Ints, count: int) -> int:
     return 0
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _trunk(digits: Ints, groups: Ints, count: int) -> int:
     """Groups of a national number that begins with a single 0, 9 to 11 digits; or 0."""
     if digits[0] != 0 or digits[1] == 0:
@@ -284,7 +285,7 @@ def _trunk(digits: Ints, groups: Ints, count: int) -> int:
     return 0
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _phone(lead: int, digits: Ints, groups: Ints, count: int) -> int:
     """Groups of a telephone number after the byte ``lead``, or 0."""
     if lead == 43:
@@ -300,7 +301,7 @@ def _phone(lead: int, digits: Ints, groups: Ints, count: int) -> int:
     return _north_american(digits, groups, count)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _number(
     data: Bytes, start: int, i: int, end: int, digits: Ints, groups: Ints
 ) -> tuple[int, int, int]:
@@ -333,7 +334,7 @@ def _number(
     return kind, low, after
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _iban(data: Bytes, i: int, end: int, lengths: Ints, digits: Ints) -> int:
     """End of the IBAN at ``i``, or ``i``. Groups may have one space or dash between."""
     length = lengths[(np.int64(data[i] | 32) - 97) * 26 + np.int64(data[i + 1] | 32) - 97]
@@ -357,7 +358,7 @@ def _iban(data: Bytes, i: int, end: int, lengths: Ints, digits: Ints) -> int:
     return j if rest == 1 else i
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _insurance(data: Bytes, i: int, end: int) -> int:
     """End of the UK National Insurance number at ``i``, or ``i``. Pairs may be spaced."""
     one, two = np.int64(data[i]), np.int64(data[i + 1])
@@ -381,7 +382,7 @@ def _insurance(data: Bytes, i: int, end: int) -> int:
     return j + 1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _lettered(
     data: Bytes, floor: int, i: int, end: int, lengths: Ints, digits: Ints
 ) -> tuple[int, int, int]:
@@ -400,13 +401,13 @@ def _lettered(
     return (_NATIONAL, low, stop) if stop > low else (_NONE, i, i)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _is_name(byte: int) -> bool:
     """A letter or digit of an address; any byte of a character outside ASCII may be."""
     return is_alnum(byte) or byte >= 128
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _email(data: Bytes, floor: int, at: int, end: int) -> tuple[int, int]:
     """Start and end of the e-mail address around the @ at ``at``; equal if there is none."""
     low = at
@@ -428,13 +429,13 @@ def _email(data: Bytes, floor: int, at: int, end: int) -> tuple[int, int]:
     return (low, high) if good and _is_name(data[at + 1]) else (at, at)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _is_hex(byte: int) -> bool:
     """0 to 9 and a to f, either case."""
     return is_digit(byte) or 97 <= byte | 32 <= 102
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _ipv6(data: Bytes, floor: int, colon: int, end: int) -> tuple[int, int]:
     """Start and end of the IPv6 address with its first colon at ``colon``; equal if none."""
     low = colon
@@ -472,7 +473,7 @@ def _ipv6(data: Bytes, floor: int, colon: int, end: int) -> tuple[int, int]:
     return (low, i) if good else (colon, colon)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _skip(data: Bytes, i: int, end: int) -> int:
     """Where from ``i`` on a digit, @, a colon or what may be a link stands; ``end`` if nowhere.
 
@@ -489,7 +490,7 @@ def _skip(data: Bytes, i: int, end: int) -> int:
     return np.int64(k)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _next(
     data: Bytes, start: int, floor: int, end: int, lengths: Ints, digits: Ints, groups: Ints
 ) -> tuple[int, int, int]:
@@ -524,10 +525,18 @@ def _next(
     return _NONE, end, end
 
 
-@njit(types.void(DATA, OFFSETS, OFFSETS, types.float32[:, ::1]), cache=True, nogil=True)
-def _contacts(data: Bytes, offsets: Ints, lengths: Ints, out: Floats) -> None:
-    digits = np.zeros(64, np.int64)
-    groups = np.zeros((_GROUPS, 3), np.int64)
+@njit(
+    types.void(
+        *(DATA, OFFSETS, OFFSETS),
+        *(types.int64[::1], types.int64[:, ::1], types.float32[:, ::1]),
+    ),
+    cache=True,
+    nogil=True,
+    _nrt=False,
+)
+def _contacts(
+    data: Bytes, offsets: Ints, lengths: Ints, digits: Ints, groups: Ints, out: Floats
+) -> None:
     for row in range(len(offsets) - 1):
         start, end = offsets[row], offsets[row + 1]
         i = start
@@ -557,7 +566,8 @@ def _find(data: Bytes, lengths: Ints, out: Ints) -> int:
 def contacts(data: Bytes, offsets: Ints) -> Floats:
     """Count links and personal data: float32 (n, len(COLUMNS) + 1), the last ``link_share``."""
     out = np.zeros((len(offsets) - 1, len(COLUMNS) + 1), np.float32)
-    _contacts(data, offsets, _LENGTHS, out)
+    digits, groups = np.zeros(64, np.int64), np.zeros((_GROUPS, 3), np.int64)
+    _contacts(data, offsets, _LENGTHS, digits, groups, out)
     return out
 
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 
 from edgemod.kernels.tables import CLASS_SHIFT, LETTER, OTHER
-from edgemod.kernels.text import Bytes, Ints, among, char_before, decode, is_alnum, lookup
+from edgemod.kernels.text import (
+    Bytes,
+    Ints,
+    among,
+    char_before,
+    decode,
+    inner,
+    is_alnum,
+    lookup,
+)
 
 WIDE: Final = 3
 """Stands for two or more white spaces until spelled-out words are joined."""
@@ -18,14 +26,14 @@ _WORDLIKE: Final = np.array([chr(b).isalnum() and b < 128 for b in range(256)], 
 _WORDLIKE[39] = 1  # the apostrophe
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _in_word(data: Bytes, i: int, end: int, pages: Bytes, entries: Ints) -> bool:
     """Whether the character at ``i`` is a letter, a digit or an apostrophe."""
     code, _ = decode(data, i, end)
     return code == 39 or lookup(code, pages, entries) >> CLASS_SHIFT & 7 >= LETTER
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _single(
     out: Bytes, first: int, before: int, i: int, end: int, pages: Bytes, entries: Ints
 ) -> int:
@@ -45,7 +53,7 @@ def _single(
     return size
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _spelled(
     out: Bytes, first: int, before: int, i: int, end: int, pages: Bytes, entries: Ints
 ) -> int:
@@ -74,7 +82,7 @@ def _spelled(
     return j if letters > 3 or (letters == 3 and not spare) else i
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _may_spell(out: Bytes, first: int, i: int, end: int) -> int:
     """Where from ``i`` on a spelled-out word may begin; ``end`` if nowhere.
 
@@ -91,7 +99,7 @@ def _may_spell(out: Bytes, first: int, i: int, end: int) -> int:
     return end
 
 
-@njit(cache=True, nogil=True)
+@inner
 def join(
     out: Bytes, first: int, end: int, pages: Bytes, entries: Ints, origin: Ints, trace: bool
 ) -> tuple[int, int]:

@@ -87,9 +87,26 @@ def pack(weights: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
 
 
 @inner
-def grams(data: npt.NDArray[np.uint8], start: int, stop: int, out: npt.NDArray[np.int32]) -> int:
+def _bucket(gram: np.uint64, rows: npt.NDArray[np.uint64] | None) -> np.uint64:
+    """The bucket of an n-gram, its row fetched meanwhile."""
+    bucket = (gram * _ODD) >> _SHIFT
+    if rows is not None:  # decided when numba compiles
+        prefetch(rows, bucket << _ONE)
+    return bucket
+
+
+@inner
+def grams(
+    data: npt.NDArray[np.uint8],
+    start: int,
+    stop: int,
+    out: npt.NDArray[np.int32],
+    rows: npt.NDArray[np.uint64] | None = None,
+) -> int:
     """Write the buckets of the n-grams of ``data[start:stop]`` to ``out``; return their number.
 
+    ``rows``: the weights that will be added up, as ``pack`` leaves them. A row is more often than
+    not in no near cache, and reading it at once took as long as all the rest.
     ``out``: int32, at least ``GRAMS_PER_BYTE * (stop - start + 1)`` long. Buckets are in
     0 .. 2**BITS - 1, in the order of the text, repeated as often as they occur.
     """
@@ -120,15 +137,15 @@ def grams(data: npt.NDArray[np.uint8], start: int, stop: int, out: npt.NDArray[n
                 length += _ONE
                 # Write all three and count those that there are: a branch on the length would
                 # be a guess.
-                out[count] = ((run & _MASK3) * _ODD) >> _SHIFT
+                out[count] = _bucket(run & _MASK3, rows)
                 count += np.uint64(length >= 3)
-                out[count] = ((run & _MASK4) * _ODD) >> _SHIFT
+                out[count] = _bucket(run & _MASK4, rows)
                 count += np.uint64(length >= 4)
-                out[count] = ((run & _MASK5) * _ODD) >> _SHIFT
+                out[count] = _bucket(run & _MASK5, rows)
                 count += np.uint64(length >= 5)
-        out[count] = (token * _ODD) >> _SHIFT
+        out[count] = _bucket(token, rows)
         count += _ONE
-        out[count] = ((previous * _FNV_PRIME ^ token) * _ODD) >> _SHIFT
+        out[count] = _bucket(previous * _FNV_PRIME ^ token, rows)
         count += np.uint64(previous != 0)
         previous = token
     return np.int64(count)
@@ -197,12 +214,10 @@ def score(
     total = np.empty(LANES, np.int32)
     best = np.empty(outputs, np.float64)
     for i in range(n):
-        count = grams(data, offsets[i], offsets[i + 1], found)
+        count = grams(data, offsets[i], offsets[i + 1], found, rows)
         if count == 0:
             out[i] = np.nan
             continue
-        for j in range(np.uint64(count)):
-            prefetch(rows, np.uint64(2) * np.uint64(np.uint32(found[j])))
         best[:] = -np.inf
         parts = windows(count)
         for part in range(parts):

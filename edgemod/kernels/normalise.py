@@ -65,6 +65,7 @@ from edgemod.kernels.text import (
     DATA,
     OFFSETS,
     PAGE_TABLE,
+    UNCOUNTED,
     Bytes,
     Floats,
     Ints,
@@ -494,9 +495,7 @@ def _one(
         *(DATA, OFFSETS, PAGE_TABLE, OFFSETS, types.int64),
         *(types.uint8[::1], types.int64[::1], types.int64[::1], types.float32[:, ::1]),
     ),
-    cache=True,
-    nogil=True,
-    _nrt=False,
+    **UNCOUNTED,
 )
 def _normalise(
     data: Bytes,

@@ -26,6 +26,7 @@ from numba import njit, types
 from edgemod.kernels.text import (
     DATA,
     OFFSETS,
+    UNCOUNTED,
     Bytes,
     Floats,
     Ints,
@@ -530,9 +531,7 @@ def _next(
         *(DATA, OFFSETS, OFFSETS),
         *(types.int64[::1], types.int64[:, ::1], types.float32[:, ::1]),
     ),
-    cache=True,
-    nogil=True,
-    _nrt=False,
+    **UNCOUNTED,
 )
 def _contacts(
     data: Bytes, offsets: Ints, lengths: Ints, digits: Ints, groups: Ints, out: Floats

@@ -29,6 +29,7 @@ from edgemod.kernels.text import (
     DATA,
     OFFSETS,
     PAGE_TABLE,
+    UNCOUNTED,
     Bytes,
     Floats,
     Ints,
@@ -262,9 +263,7 @@ def _one(data: Bytes, start: int, end: int, pages: Bytes, entries: Ints, row: Fl
         *(DATA, OFFSETS, PAGE_TABLE, OFFSETS),
         *(OFFSETS, types.int64[::1], types.float32[:, ::1]),
     ),
-    cache=True,
-    nogil=True,
-    _nrt=False,
+    **UNCOUNTED,
 )
 def _scan(
     data: Bytes, offsets: Ints, pages: Bytes, entries: Ints, steps: Ints, seen: Ints, out: Floats

@@ -6,7 +6,8 @@ character counts as one unknown character.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from numba import njit, types
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+F = TypeVar("F", bound=Callable[..., Any])
 
 DATA = types.Array(types.uint8, 1, "C", readonly=True)
 OFFSETS = types.Array(types.int64, 1, "C", readonly=True)
@@ -22,13 +24,18 @@ PAGE_TABLE = types.Array(types.uint16, 1, "C", readonly=True)
 """Numba types of the kernels' read-only arguments."""
 
 
-inner: Any = njit(cache=True, nogil=True, _nrt=False)
-"""Decorator of a kernel that allocates nothing: numba counts no references in it.
+UNCOUNTED: Final[dict[str, Any]] = {"cache": True, "nogil": True, "_nrt": False}
+"""How a kernel that allocates nothing is compiled: numba counts no references in it.
 
-It would for each array in each call, with locked instructions: a third of normalising and looking
-for terms, and half of looking for personal data, in texts of 100 characters. The arrays are the
-caller's, who holds them.
+It would for each array in each call, with locked instructions: a third of normalising and of
+looking for terms, and half of looking for personal data, in texts of 100 characters. The arrays
+are the caller's, who holds them.
 """
+
+
+def inner(function: F) -> F:
+    """Decorator of a kernel that other kernels call and that allocates nothing."""
+    return njit(**UNCOUNTED)(function)
 
 
 @inner

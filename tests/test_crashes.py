@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import random
@@ -622,3 +623,23 @@ def test_an_input_that_goes_while_it_is_read_ends_the_run_with_a_reason(
     with pytest.raises((InputError, RunError), match=r"changed|no such file"):
         edgemod.triage(dump, tmp_path / "out", workers=1, chunk_rows=50, on_progress=harm)
     assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_a_full_disk_does_not_keep_kernels_from_being_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from numba.core import caching
+
+    importlib.import_module("edgemod.kernels")
+    (tmp_path / "made_up_kernel.py").write_text(
+        "from numba import njit\n@njit(cache=True)\ndef one_more(x):\n    return x + 1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    disk = Disk(tmp_path, 0, errno.ENOSPC)
+
+    def refuse(self: Any, *_: Any) -> None:
+        disk.take(self._cache_path)
+
+    monkeypatch.setattr(caching.IndexDataCacheFile, "save", refuse)
+    assert importlib.import_module("made_up_kernel").one_more(1) == 2
+    assert disk.room < 0

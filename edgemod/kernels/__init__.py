@@ -7,8 +7,11 @@ shows that on stderr, unless a program has set up logging otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from typing import Any
 
+from numba.core.caching import Cache
 from numba.core.event import Event, Listener, register
 
 
@@ -32,3 +35,16 @@ class _First(Listener):
 
 
 register("numba:compile", _First())  # type: ignore[no-untyped-call]
+
+
+_save: Any = Cache.save_overload
+
+
+def _save_if_there_is_room(self: Cache, sig: Any, data: Any) -> None:
+    with contextlib.suppress(OSError):
+        _save(self, sig, data)
+
+
+# A disk that is full when the kernels are first compiled must not end what needs them: without a
+# copy on disk the next process compiles them again.
+Cache.save_overload = _save_if_there_is_room

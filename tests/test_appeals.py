@@ -197,7 +197,7 @@ def test_ids_of_the_input_find_pseudonyms(folder: Path, tmp_path: Path) -> None:
     (flagged, *_) = ids_of(folder / "out", "flag")
     file = write(tmp_path / "a.csv", [row(flagged, "overturned")])
     (problem,) = imported(run, file).problems
-    assert "of no record" in problem.what
+    assert "of no record of this run, whose ids are pseudonyms" in problem.what
     done = imported(run, file, pseudonymise=folder / "key")
     assert (done.problems, done.appeals) == ((), 1)
     (label,) = pq.read_table(run / "labels-appeals.parquet").to_pylist()

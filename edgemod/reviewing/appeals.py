@@ -87,7 +87,10 @@ def known(
                 decided[key] = said[key]
         else:
             decided[key] = verdict if verdict == Verdict.clear.name else category or verdict
-    return Known.of(keys, table["record_id"].to_pylist(), categories, decided, "run")
+    whole = "run"
+    if run_folder.finished_state(run)["plan"].get("pseudonyms"):
+        whole += ", whose ids are pseudonyms (--pseudonymise KEYFILE takes those of the input)"
+    return Known.of(keys, table["record_id"].to_pylist(), categories, decided, whole)
 
 
 def by_people(standing: Iterable[Answer]) -> dict[Key, str]:

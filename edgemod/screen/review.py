@@ -48,7 +48,7 @@ def imported(done: Imported, total: int) -> None:
                 "out by chance, and rates of these labels leave them out",
                 style="yellow",
             )
-    elif done.waiting:
+    elif done.waiting and done.labelled:
         console.print(
             "not all of the queue is answered, and what is came first for a reason: rates of these "
             "labels are not rates of the queue"

@@ -84,25 +84,7 @@ def import_answers(
     """
     check_target(out, files)
     policy = queue.policy
-    names = [c.name for c in policy.categories]
-    known = answer_files.Known.of(queue.keys(), queue.table["record_id"].to_pylist(), names)
-    rename = appeals.names_of_input(run, pseudonymise) if run and pseudonymise else None
-    found: list[Answer] = []
-    problems: list[answer_files.Problem] = []
-    rows: list[answer_files.Appeal] = []
-    for file in files:
-        more, wrong, about = answer_files.read(file, known, reviewer, rename)
-        found += more
-        problems += wrong
-        rows += about
-    if run is None:
-        no = "an appeal, and this is a sample: import it into the run"
-        problems += [answer_files.Problem(where, no) for where, _ in rows]
-    elif rows:
-        before = standing_of([*answers.every(), *found])
-        more, wrong = answer_files.outcomes(rows, appeals.known(run, rows, before, names), reviewer)
-        found += more
-        problems += wrong
+    found, problems = _read(files, queue, answers, reviewer, run, pseudonymise)
     answers.note_policy(policy)
     new = answers.add(found)
     stand, outcomes = answers.standing(), answers.appeals()
@@ -136,6 +118,39 @@ def import_answers(
         overturned=sum(one.appeal == "overturned" for one in outcomes),
         files=tuple(written),
     )
+
+
+def _read(
+    files: Sequence[Path],
+    queue: Queue,
+    answers: Answers,
+    reviewer: str | None,
+    run: Path | None,
+    pseudonymise: Path | None,
+) -> tuple[list[Answer], list[answer_files.Problem]]:
+    """The answers of some files, outcomes of appeals among them, and rows that are none."""
+    found: list[Answer] = []
+    problems: list[answer_files.Problem] = []
+    about: list[answer_files.Appeal] = []
+    names = [c.name for c in queue.policy.categories]
+    ids = queue.table["record_id"].to_pylist() if files else []
+    known = answer_files.Known.of(queue.keys() if files else [], ids, names)
+    rename = appeals.names_of_input(run, pseudonymise) if run and pseudonymise else None
+    for file in files:
+        more, wrong, appealed = answer_files.read(file, known, reviewer, rename)
+        found += more
+        problems += wrong
+        about += appealed
+    if run is None:
+        no = "an appeal, and this is a sample: import it into the run"
+        problems += [answer_files.Problem(where, no) for where, _ in about]
+    elif about:
+        before = standing_of([*answers.every(), *found])
+        decided = appeals.known(run, about, before, names)
+        more, wrong = answer_files.outcomes(about, decided, reviewer)
+        found += more
+        problems += wrong
+    return found, problems
 
 
 def labels(

@@ -268,11 +268,15 @@ def test_a_run_is_tried_with_its_own_calibration(dump: Path, tmp_path: Path) -> 
     other = tmp_path / "other.json"
     other.write_text(json.dumps({**shipped, "note": "another"}))
     edgemod.triage(dump, out, policy=path, model=None, calibration=other, workers=1)
-    wanted = ["policy", "diff", path, path, "--on", out, "--model", "none"]
+    wanted = ["policy", "diff", path, path, "--on", out]
+    assert run(*wanted).returncode == 0  # where the run had it, and without a model as there
+    moved = tmp_path / "moved.json"
+    moved.write_bytes(other.read_bytes())
+    other.write_text(json.dumps({**shipped, "note": "a third"}))
     result = run(*wanted)
     assert result.returncode == 1
     assert "was decided with calibration" in result.stderr
-    assert run(*wanted, "--calibration", other).returncode == 0
+    assert run(*wanted, "--calibration", moved).returncode == 0
 
 
 def test_kept_scores_of_a_run_with_pseudonyms(tmp_path: Path) -> None:

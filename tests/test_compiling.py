@@ -62,7 +62,7 @@ def test_what_a_worker_logs_is_logged_by_the_run(caplog: pytest.LogCaptureFixtur
 
     worker = Quick(Setup("", None, None, None))
     try:
-        assert worker.exchange({}, (), 60) == {"kind": "done"}
+        assert worker.exchange({}, (), 60) == {"kind": "done", "batches": []}
     finally:
         worker.stop()
     assert caplog.messages == ["compiling"]

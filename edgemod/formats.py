@@ -177,7 +177,8 @@ def _parquet(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
         if file.metadata.num_rows != source.rows:
             fix = "start again once nothing writes to the input"
             raise InputError("changed while it was being read", where=source.path, fix=fix)
-        names = [name for name in names if name in file.schema_arrow.names]
+        present = {*file.schema_arrow.names}
+        names = [name for name in names if name in present]
         first = 0
         for groups, count in _spans(file.metadata):
             if first + count > skip:
@@ -253,7 +254,8 @@ def _plain(batch: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
 
 def _csv(source: Source, names: Sequence[str], skip: int) -> Iterator[Rows]:
     header = schema(source).names
-    fields = pa.schema([(name, pa.string()) for name in names if name in header])
+    present = {*header}
+    fields = pa.schema([(name, pa.string()) for name in names if name in present])
     if not header:
         return
     position = 0
@@ -322,7 +324,8 @@ def _jsonl(
     source: Source, names: Sequence[str], skip: int, spare: Collection[str]
 ) -> Iterator[Rows]:
     types = schema(source)
-    fields = pa.schema([types.field(name) for name in names if name in types.names])
+    present = {*types.names}
+    fields = pa.schema([types.field(name) for name in names if name in present])
     position = 0
     try:
         for lines in _blocks(source):

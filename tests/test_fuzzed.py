@@ -16,7 +16,7 @@ import pytest
 import edgemod
 import fuzz
 from edgemod import run_folder
-from edgemod.errors import CalibrationError, PolicyError, RunError
+from edgemod.errors import CalibrationError, InputError, PolicyError, RunError
 from edgemod.parts import clean_abandoned, hold
 from edgemod.records import discover, read_chunks, resolve_columns
 from edgemod.words import Status
@@ -79,6 +79,26 @@ def test_mutated_inputs_raise_nothing_else(target: str) -> None:
     for _ in range(60):
         with contextlib.suppress(*chosen.raises):
             chosen.check(fuzz.mutated(draw, seeds))
+
+
+@pytest.mark.usefixtures("one_process")
+def test_answers() -> None:
+    target = fuzz.TARGETS["answers"]
+    seeds, draw = target.seeds(), random.Random(0)
+    for seed in seeds:
+        target.check(seed)
+    source, row = fuzz._queue().keys()[0]
+    named = {"source": source, "source_row": row, "answer": "flag", "answer_category": "hate"}
+    for odd in (
+        {"note": "\ud800"}, {"answer_id": "\udfff"}, {"revealed": 1 << 70},
+        {"answer_category": ["hate"]}, {"seconds": float("nan")},
+    ):  # fmt: skip
+        target.check(b"\0" + json.dumps(named | odd).encode())
+    with pytest.raises(InputError):
+        target.check(b"\3" + b"[" * DEEP)
+    for _ in range(40):
+        with contextlib.suppress(InputError):
+            target.check(fuzz.mutated(draw, seeds))
 
 
 def statuses(path: Path) -> list[tuple[str, str]]:

@@ -28,7 +28,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemod import csv_files, formats
+from edgemod import csv_files
 from edgemod.errors import InputError
 from edgemod.inspection import inspect
 from edgemod.records import (

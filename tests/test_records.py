@@ -1511,7 +1511,7 @@ def test_the_longest_of_many_columns_is_told_in_one_reading(
         opened.append(file)
         return open_parquet(path, file)
 
-    monkeypatch.setattr(formats, "open_parquet", counting)
+    monkeypatch.setattr("edgemod.formats.open_parquet", counting)
     sources = discover([tmp_path / "a.parquet"])
     assert resolve_columns(sources).text == ("words",)
     assert len(opened) == 2  # for the schema, for the lengths

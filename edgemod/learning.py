@@ -17,28 +17,22 @@ Haider and Wooldridge 2015, "What are we weighting for?").
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-from scipy import sparse
-from scipy.sparse import csgraph
 
 from edgemod import (
     calibrating,
     features,
     fitting,
-    formats,
     records,
     refitting,
     rehearsal,
@@ -52,32 +46,16 @@ from edgemod.encoder import Encoder
 from edgemod.encoder import fingerprint as encoder_fingerprint
 from edgemod.errors import InputError, ModelError, OutputError
 from edgemod.filter import LAYOUT
-from edgemod.kernels import shingles
-from edgemod.labels import (
-    FLOOR,
-    INCLUSION,
-    is_sample,
-    read_inclusion,
-    read_labels,
-    read_values,
-)
+from edgemod.labelled import PARTS, Labelled, read_labelled, write_labelled
 from edgemod.metrics import Labels
-from edgemod.parts import make_folder, remove, write_bytes, write_part
-from edgemod.records import Columns
+from edgemod.parts import make_folder, remove, write_bytes
 from edgemod.refitting import Move
-from edgemod.sources import Source
 from edgemod.suggesting import Add, Doubt, Retire
 from edgemod.triager import Triager
-from edgemod.words import OUTPUTS, Status
+from edgemod.words import OUTPUTS
 
-REVIEWER: Final = "reviewer"
-"""Column of who labelled a record."""
 LEAST: Final = 40
 """Labels of either kind to fit an output to, and a quarter of that to compare it on."""
-_MOST: Final = 0.2
-"""Share of the records that are kept in one part for their threads."""
-_PARTS: Final = (0.4, 0.6)
-"""Where the part to compare with begins, and the part to certify on."""
 
 
 @dataclass(frozen=True)
@@ -114,34 +92,6 @@ class Learned:
     retire: tuple[Retire, ...]
     add: tuple[Add, ...]
     doubts: tuple[Doubt, ...]
-
-
-@dataclass(frozen=True)
-class _Labelled:
-    """n records with a text and a label."""
-
-    texts: pa.LargeStringArray
-    labels: Labels
-    share: npt.NDArray[np.float64]
-    """From 0 to 1: which part it is in."""
-    threads_apart: bool
-    """Whether threads are split, which they are where one of them is too much for one part."""
-    inclusion: tuple[npt.NDArray[np.float64], float] | None
-    reviewers: list[str]
-    """(n,), none where no column says."""
-    fingerprint: str
-    samples: list[Path]
-    """The files that are samples."""
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        """Records to fit, to compare and to certify."""
-        ends = (0.0, *_PARTS, 1.0)
-        fit, compare, certify = (len(self.part(a, b)) for a, b in pairwise(ends))
-        return fit, compare, certify
-
-    def part(self, low: float, high: float) -> npt.NDArray[np.int64]:
-        return np.flatnonzero((self.share >= low) & (self.share < high))
 
 
 def learn(
@@ -189,7 +139,7 @@ def learn(
             fix="Learn from flat texts, or use 'edgemod calibrate'.",
         )
     with Triager(policy, model) as triager:
-        given = _read(sources, columns, labels, triager, seed, tell)
+        given = read_labelled(sources, columns, labels, triager, seed, tell)
         if given.threads_apart:
             tell(
                 "threads are split: one of them, with what is alike, is over a fifth of the labels"
@@ -212,7 +162,7 @@ def learn(
             "workers": workers,
         }
         with tempfile.TemporaryDirectory(prefix="edgemod-") as folder, maker.or_undone():
-            last = _write_part(given, given.part(_PARTS[1], 1.0), Path(folder) / "labels.parquet")
+            last = write_labelled(given, given.part(PARTS[1], 1.0), Path(folder) / "labels.parquet")
             before = calibrating.calibrate(last, out / "calibration.json", model=model, **options)
             after, adopted = None, False
             if maker.any:
@@ -254,143 +204,6 @@ def _certified(made: Calibrated) -> set[tuple[str, str]]:
 # -- reading -----------------------------------------------------------------------------------
 
 
-def _read(
-    sources: Sequence[Source],
-    columns: Columns,
-    wanted: Sequence[str] | None,
-    triager: Triager,
-    seed: int,
-    tell: Callable[[str], None],
-) -> _Labelled:
-    answers = [read_labels(source, wanted) for source in sources]
-    names = [category.name for category in triager.policy.categories]
-    matrix, _ = calibrating.joined_labels(answers, names)
-    samples = [is_sample(source) for source in sources]
-    if not any(samples):
-        read_inclusion(sources[0])  # says why
-    inclusion = [
-        read_inclusion(source) if one else None
-        for source, one in zip(sources, samples, strict=True)
-    ]
-    known = [part is not None for part, one in zip(inclusion, samples, strict=True) if one]
-    drawn = any(known)
-    if drawn and not all(known):
-        raise InputError(
-            f"some have a column {INCLUSION}, and some not",
-            where="labels",
-            fix="Learn from files that were drawn in one way.",
-        )
-    counts = [len(next(iter(of.values()))) for of in answers]
-    alone = np.repeat([not one for one in samples], counts)
-    chance = np.concatenate(
-        [part.chance if part else np.ones(n) for part, n in zip(inclusion, counts, strict=True)]
-    )
-    floor = min((part.floor for part in inclusion if part), default=1.0)
-    reviewers: list[str] = []
-    if all(REVIEWER in formats.schema(source).names for source in sources):
-        reviewers = [name for source in sources for name in read_values(source, REVIEWER)]
-    texts, rows, threads, start = [], [], list[str | None](), 0
-    flat = replace(columns, id=None, author=None, time=None)
-    for source in sources:
-        for run in formats.rows(source, columns.text):
-            limit = triager.policy.max_text_bytes
-            chunk = records.chunk_of(run, flat, max_text_bytes=limit)
-            ok = np.flatnonzero(np.array(chunk.texts["status"], np.int8) == Status.ok)
-            texts += chunk.texts["text"].take(pa.array(ok)).to_pylist()
-            here = np.array(chunk.texts["record"], np.int64)[ok]
-            rows += (start + here).tolist()
-            threads += chunk.records["thread_id"].take(pa.array(here)).to_pylist()
-            start += run.count
-    kept = [i for i, row in enumerate(rows) if (matrix[row] >= 0).any()]
-    chosen = np.array([rows[i] for i in kept], np.int64)
-    column = pa.array([texts[i] for i in kept], pa.large_string())
-    share, apart = _shares(column, seed, [threads[i] for i in kept])
-    share = _to_fit(share, alone[chosen], tell)
-    return _Labelled(
-        texts=column,
-        labels=matrix[chosen],
-        share=share,
-        threads_apart=apart,
-        inclusion=(chance[chosen], floor) if drawn else None,
-        reviewers=[reviewers[row] for row in chosen] if reviewers else [],
-        fingerprint=records.fingerprint(sources),
-        samples=[source.file for source, one in zip(sources, samples, strict=True) if one],
-    )
-
-
-def _to_fit(
-    share: npt.NDArray[np.float64], alone: npt.NDArray[np.bool_], tell: Callable[[str], None]
-) -> npt.NDArray[np.float64]:
-    """Shares (n,) by which records of no sample are among those to fit, NaN for those left out:
-    near copies of records that compare or certify."""
-    if not alone.any():
-        return share
-    later = share >= _PARTS[0]
-    copies = alone & later & np.isin(share, share[~alone])
-    tell(
-        f"{alone.sum():,} labels are of no sample: they are fitted with, and prove nothing"
-        + (
-            f"; {copies.sum():,} of them are left out, near copies of a sample's"
-            if copies.any()
-            else ""
-        )
-    )
-    share = np.where(alone & later, 0.0, share)
-    share[copies] = np.nan
-    return share
-
-
-def _shares(
-    texts: pa.LargeStringArray, seed: int, threads: Sequence[str | None]
-) -> tuple[npt.NDArray[np.float64], bool]:
-    """A number from 0 to 1 for each text (n,), the same for those that are nearly the same or of
-    one thread; and whether threads were left out, since such a group is over ``_MOST`` of all."""
-    data, offsets = features.extract(texts, features.Lexicons.compile(())).normalised
-    forms = [data[low:high].tobytes() for low, high in pairwise(offsets.tolist())]
-    first = np.arange(len(forms))
-    long = np.flatnonzero(np.diff(offsets) >= shingles.SHORTEST)
-    first[long] = long[shingles.clusters(shingles.sign(data, offsets)[long])]
-    apart = False
-    if any(threads):
-        whole = _joined(first, threads)
-        apart = bool(np.bincount(whole).max() > max(_MOST * len(forms), 1))
-        first = first if apart else whole
-    digests = (hashlib.blake2b(b"%d " % seed + forms[i], digest_size=8).digest() for i in first)
-    shares = [int.from_bytes(digest, "big") / 2**64 for digest in digests]
-    return np.array(shares, np.float64), apart
-
-
-def _joined(first: npt.NDArray[np.int64], threads: Sequence[str | None]) -> npt.NDArray[np.int64]:
-    """The first text (n,) of each group of clusters, given by their first, that threads join."""
-    seen: dict[str, int] = {}
-    of_thread = [seen.setdefault(name, i) if name else i for i, name in enumerate(threads)]
-    rows, ones = np.tile(np.arange(len(first)), 2), np.ones(2 * len(first), bool)
-    links = sparse.coo_array((ones, (rows, np.append(first, of_thread))), (len(first),) * 2)
-    _, group = csgraph.connected_components(links, directed=False)
-    _, firsts, back = np.unique(group, return_index=True, return_inverse=True)
-    return np.asarray(firsts[back], np.int64)
-
-
-def _write_part(given: _Labelled, rows: npt.NDArray[np.int64], path: Path) -> Path:
-    """Some of the labelled records as a file that ``calibrate`` reads."""
-    columns: dict[str, Any] = {"text": given.texts.take(pa.array(rows))}
-    for k, name in enumerate(OUTPUTS):
-        values = given.labels[rows, k]
-        if (values >= 0).any():
-            columns[name] = pa.array(values, pa.int8(), mask=values < 0)
-    if given.inclusion is not None:
-        columns[INCLUSION] = given.inclusion[0][rows]
-        columns[FLOOR] = np.full(len(rows), given.inclusion[1])
-    if len(columns) == 1 or not len(rows):
-        raise InputError(
-            "are too few to certify anything",
-            where="labels",
-            fix="Label some hundreds of records: edgemod audit sample draws them.",
-        )
-    write_part(pa.table(columns), path)
-    return path
-
-
 # -- fitting -----------------------------------------------------------------------------------
 
 
@@ -405,9 +218,9 @@ class _Moved:
     labels: Labels
 
 
-def _move(triager: Triager, given: _Labelled, seed: int, tell: Callable[[str], None]) -> _Moved:
+def _move(triager: Triager, given: Labelled, seed: int, tell: Callable[[str], None]) -> _Moved:
     """Fit every output that has labels enough, and adopt those that rank better elsewhere."""
-    fit, other = given.part(0, _PARTS[0]), given.part(*_PARTS)
+    fit, other = given.part(0, PARTS[0]), given.part(*PARTS)
     tried = [
         k
         for k in range(len(OUTPUTS))
@@ -465,7 +278,7 @@ class _FilterStage:
 
     name = "filter"
 
-    def __init__(self, triager: Triager, given: _Labelled) -> None:
+    def __init__(self, triager: Triager, given: Labelled) -> None:
         self._forms = features.extract(given.texts, triager.lexicons).normalised
         self._path = store.filter_path(triager.filter.fingerprint)
         self.scores = triager.filter.scores(self._forms).astype(np.float64)
@@ -480,7 +293,7 @@ class _HeadStage:
 
     name = "model"
 
-    def __init__(self, encoder: Encoder, given: _Labelled) -> None:
+    def __init__(self, encoder: Encoder, given: Labelled) -> None:
         size = encoder.head.hidden.shape[1]
         self._vectors, self._scores = [], []
         for text in given.texts.to_pylist():
@@ -588,7 +401,7 @@ class _Maker:
             raise
 
 
-def _card(found: Learned, given: _Labelled, triager: Triager, out: Path) -> dict[str, Any]:
+def _card(found: Learned, given: Labelled, triager: Triager, out: Path) -> dict[str, Any]:
     """What the files of the folder are, and what they came from."""
     files = sorted(path for path in out.iterdir() if path.suffix != ".md")
     told = {name: made and made.note for name, made in _pair(found).items()}

@@ -11,13 +11,13 @@ from typing import Any, Final
 from edgemod import breakdown, drift, patterns, run_folder
 from edgemod.breakdown import VERDICTS, Breakdown, Risk
 from edgemod.errors import InputError
+from edgemod.findings import Finding, Trends
 from edgemod.metrics import wilson
 from edgemod.parts import write_bytes
 from edgemod.pictures import curve, flow, interval, meter, over_time, percent, safe, stacked
 from edgemod.policy import Policy, policy_if_there
 from edgemod.report import RunReport
 from edgemod.screen.trends import TITLES, measured
-from edgemod.trends import Finding, Trends
 from edgemod.words import CATEGORIES, counted
 
 PACE: Final = 120

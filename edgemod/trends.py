@@ -7,10 +7,9 @@ letter from one. patterns.py says what each is tested against, traces.py what is
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -23,99 +22,22 @@ from edgemod import columns as column_checks
 from edgemod import formats, originals, patterns, privacy, run_folder, traces
 from edgemod.errors import InputError, OutputError
 from edgemod.features import Lexicons
+from edgemod.findings import KINDS, SHOWN_IDS, Finding, Trends, write
 from edgemod.kernels import shingles, terms
-from edgemod.parts import make_folder, open_part, write_bytes, write_part
+from edgemod.parts import open_part
 from edgemod.policy import Policy, load_policy, policy_of_run
 from edgemod.rehearsal import Archive
 from edgemod.traces import Traces
 from edgemod.triager import DECISIONS
 from edgemod.words import CATEGORIES, Verdict, counted
 
-KINDS: Final = ("campaign", "burst", "term", "mix", "obfuscation", "near miss")
-
 SMALLEST: Final = 5
 """Records of a campaign, authors of a burst (where they are known), records that have a term."""
 LARGEST_GROUPS: Final = 8
 """Groups that are compared with the rest."""
 MOST_RECORDS: Final = 2_000_000
-SHOWN_IDS: Final = 20
 
 _UNKNOWN: Final = -1
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One pattern.
-
-    ``what``: a category, or a term or spelling, masked but for its first letter unless shown;
-    ``where``: the window, group or verdicts that it is about. ``records`` have it; ``authors`` of
-    them, None where not known. ``value`` with its interval ``low`` to ``high``: log-odds ratio of
-    a term, difference of shares of a mix; None of others. ``p``: its p-value before multiplicity;
-    None of campaigns. ``last_seen``, ``authors`` and ``verdicts`` are not known of terms and
-    spellings. ``example``: the beginning of one text, masked. ``ids``: of its records, all
-    of a campaign, the last ones read of a term, the first ones of a spelling.
-    """
-
-    kind: str
-    what: str
-    where: str
-    records: int
-    authors: int | None
-    first_seen: str | None
-    last_seen: str | None
-    value: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    verdicts: dict[str, int]
-    example: str
-    ids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Trends:
-    """What was found, by kind the strongest first; and what was looked at.
-
-    ``windows``: where each begins and the last ends, ISO 8601, or "record n" without times.
-    ``looked``: how many terms, spellings, groups and so on were tested. ``notes``: what was not
-    looked for, and why. ``input``: the fingerprint of the input of the run.
-    """
-
-    findings: tuple[Finding, ...]
-    records: int
-    total: int
-    windows: tuple[str, ...]
-    looked: dict[str, int]
-    notes: tuple[str, ...]
-    input: str
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object; of each finding at most ``SHOWN_IDS`` ids."""
-        found = [{**asdict(f), "ids": f.ids[:SHOWN_IDS]} for f in self.findings]
-        return {**asdict(self), "false alarm rate of a kind": patterns.ALPHA, "findings": found}
-
-    @classmethod
-    def read(cls, path: str | Path) -> Trends:
-        """What ``trends`` wrote to trends.json. Raises InputError for any other file."""
-        try:
-            told = json.loads(Path(path).read_bytes())
-            values = {field.name: told[field.name] for field in fields(cls)}
-            values["findings"] = tuple(
-                Finding(**{field.name: one[field.name] for field in fields(Finding)})
-                for one in told["findings"]
-            )
-            found = cls(**values)
-            numbers = [(one.records, *one.verdicts.values()) for one in found.findings]
-            kinds = {one.kind for one in found.findings} <= {*KINDS}
-            if not kinds or not all(isinstance(n, int) for of in numbers for n in of):
-                raise ValueError
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(
-                "cannot be read as what 'edgemod trends' found",
-                where=str(path),
-                fix="Name the trends.json that 'edgemod trends OUT -o FOLDER' writes.",
-            ) from error
-        return found
 
 
 def trends(
@@ -173,7 +95,7 @@ def trends(
         archive.run[1]["plan"]["input"] if archive.run else "",
     )
     if out is not None:
-        _write(made, out)
+        write(made, out)
     return made
 
 
@@ -599,33 +521,3 @@ def _span(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} seconds"
-
-
-_TABLE: Final = pa.schema(
-    [
-        *(pa.field(name, pa.string()) for name in ("kind", "what", "where")),
-        pa.field("records", pa.int64()),
-        pa.field("authors", pa.int64()),
-        *(pa.field(name, pa.string()) for name in ("first_seen", "last_seen")),
-        *(pa.field(name, pa.float64()) for name in ("value", "low", "high", "p")),
-        pa.field("verdicts", pa.struct([(v.name, pa.int64()) for v in Verdict])),
-        pa.field("example", pa.string()),
-        pa.field("ids", pa.list_(pa.string())),
-    ]
-)
-"""Columns of findings.parquet, one row a ``Finding``."""
-
-
-def _write(made: Trends, out: Path) -> None:
-    """Write trends.json and findings.parquet."""
-    try:
-        make_folder(out)
-    except OSError as error:
-        raise OutputError(
-            f"cannot be used as a folder: {error.strerror}",
-            where=str(out),
-            fix="Name a folder that you may write to, with -o.",
-        ) from error
-    table = pa.Table.from_pylist([asdict(finding) for finding in made.findings], schema=_TABLE)
-    write_part(table, out / "findings.parquet")
-    write_bytes(out / "trends.json", (json.dumps(made.to_json(), indent=1) + "\n").encode())

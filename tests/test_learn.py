@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from scipy import sparse
 
 import edgemod
-from edgemod import features, learning, metrics, policy, refitting, store, suggesting
+from edgemod import features, labelled, learning, metrics, policy, refitting, store, suggesting
 from edgemod.encoder import Head
 from edgemod.errors import CalibrationError, ModelError, OutputError
 from edgemod.filter import Filter
@@ -235,25 +235,25 @@ def test_near_copies_are_in_one_part() -> None:
     )
     texts = [line.format(i) for i in range(5)] + ["short", "shore", "SHORT", *WORDS]
     column = pa.array(texts, pa.large_string())
-    share, _ = learning._shares(column, 0, [None] * len(texts))
+    share, _ = labelled._shares(column, 0, [None] * len(texts))
     assert len({*share[:5].tolist()}) == 1
     assert share[5] == share[7] != share[6]
     assert len({*share[8:].tolist()}) == len(WORDS)
     assert 0.3 < (share[8:] < 0.5).mean() < 0.7
-    assert (learning._shares(column, 1, [None] * len(texts))[0] != share).all()
+    assert (labelled._shares(column, 1, [None] * len(texts))[0] != share).all()
 
 
 def test_records_of_a_thread_are_in_one_part() -> None:
     line = "the purple tractors leave for the quarry tonight at nine, bring your own spoon {}"
     texts = [line.format(i) for i in range(3)] + WORDS[:40]
     threads = ["a", "b", None, "a", "b", "c", "c", *([None] * 36)]
-    share, apart = learning._shares(pa.array(texts, pa.large_string()), 0, threads)
+    share, apart = labelled._shares(pa.array(texts, pa.large_string()), 0, threads)
     assert not apart
     assert len({*share[:5].tolist()}) == 1  # near copies, and what is in their threads
     assert share[5] == share[6] != share[0]
     assert len({*share[7:].tolist()}) == 36
     # One thread that is most of the labels cannot be in one part.
-    share, apart = learning._shares(pa.array(texts, pa.large_string()), 0, ["a"] * 43)
+    share, apart = labelled._shares(pa.array(texts, pa.large_string()), 0, ["a"] * 43)
     assert apart
     assert len({*share.tolist()}) == 41
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import edgemod
-from edgemod import patterns, report_page, traces, trends
+from edgemod import findings, patterns, report_page, traces, trends
 from edgemod.errors import InputError, OutputError, RunError
 from edgemod.policy import Policy
 from edgemod.rehearsal import Archive
@@ -124,7 +124,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory, one_process: None) -> Path
     return finished(tmp_path_factory.mktemp("planted"), planted(random), random)
 
 
-def of_kind(found: trends.Trends, kind: str) -> list[trends.Finding]:
+def of_kind(found: findings.Trends, kind: str) -> list[findings.Finding]:
     return [finding for finding in found.findings if finding.kind == kind]
 
 
@@ -170,7 +170,7 @@ def test_planted_patterns_are_found(archive: Path, policy: Path, tmp_path: Path)
         assert word not in everything
     with pytest.raises(OutputError, match="is there already"):
         trends.trends(archive, tmp_path / "found", policy=policy)
-    assert trends.Trends.read(tmp_path / "found" / "trends.json").looked == found.looked
+    assert findings.Trends.read(tmp_path / "found" / "trends.json").looked == found.looked
     shown = trends.trends(archive, tmp_path / "shown", policy=policy, show=True)
     for name in ("found", "shown"):
         page = tmp_path / f"{name}.html"
@@ -336,10 +336,10 @@ def test_a_page_takes_the_trends_of_its_run_alone(archive: Path, tmp_path: Path)
         with pytest.raises(InputError, match="cannot be read as what 'edgemod trends' found"):
             report_page.write(archive, page, trends=file)
     evil = "<script>x</script>\u202e\x1b[31m {{x}} " + "long" * 50
-    finding = trends.Finding(
+    finding = findings.Finding(
         "term", evil, evil, 5, 2, evil, None, 1.0, 0.5, 1.5, 0.01, {}, evil, (evil,)
     )
-    told = trends.Trends((finding,), 1, 1, (evil,), {}, (evil,), "another")
+    told = findings.Trends((finding,), 1, 1, (evil,), {}, (evil,), "another")
     file.write_text(json.dumps(told.to_json()))
     with pytest.raises(InputError, match="is about another input"):
         report_page.write(archive, page, trends=file)

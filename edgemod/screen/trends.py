@@ -10,7 +10,7 @@ from edgemod.screen.console import MOST_SHOWN, Console, safe, table_of
 from edgemod.words import counted
 
 if TYPE_CHECKING:
-    from edgemod.trends import Finding, Trends
+    from edgemod.findings import Finding, Trends
 
 
 TITLES: Final = {

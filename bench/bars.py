@@ -108,7 +108,7 @@ def cascade_beside_model(dump: Path, data: Path, scratch: Path) -> Iterator[Row]
     every = without_filter(scratch / "policies")
     rates = [
         edgemod.triage(
-            dump, scratch / f"out-{k}", text=["title", "body"], id="id", policy=policy
+            dump, scratch / f"out-{k}", text=["title", "body"], policy=policy, chunk_rows=256
         ).records_per_second
         for k, policy in enumerate((None, every))
     ]

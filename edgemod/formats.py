@@ -363,8 +363,9 @@ def _json_lines(
     source: Source, first: int, lines: list[bytes], fields: pa.Schema, spare: Collection[str]
 ) -> Iterator[Rows]:
     items = (_json_row(line, fields) for line in lines)
-    if MESSAGES in fields.types:
-        # pyarrow would pass over every field of a message that the first lines did not have.
+    if MESSAGES in fields.types or b"".join(lines[:1]).lstrip().startswith(b"null"):
+        # pyarrow would pass over every field of a message that the first lines did not have; and
+        # a block that begins with a null instead of an object ends the process (pyarrow 26).
         yield from _rows(source, first, items, fields, spare)
         return
     data = b"\n".join(lines)

@@ -1664,3 +1664,12 @@ def test_a_batch_in_memory() -> None:
     assert statuses([chunk]) == ["ok", "null_text"]
     with pytest.raises(InputError, match="batch: no column 'txt'"):
         chunk_of(batch, replace(columns, text=("txt",)), max_text_bytes=LIMIT)
+
+
+@pytest.mark.parametrize("first", ["null", "  null", 'null, "c", {', "nullx"])
+def test_a_line_that_would_end_the_process_is_one_lost_row(tmp_path: Path, first: str) -> None:
+    """pyarrow ends the process where lines begin with a null (found by fuzzing)."""
+    (tmp_path / "a.jsonl").write_text(f'{first}\n{{"text": "b"}}\n')
+    chunks = read(tmp_path / "a.jsonl")
+    assert statuses(chunks) == ["unreadable", "ok"]
+    assert column(chunks, "text") == [None, "b"]

@@ -267,8 +267,8 @@ def find(case: Case, choosing: Bools, goal: Goal, *, uncertified: str = "review"
 
     ``uncertified``: what becomes of a category whose labels cannot certify the miss rate that is
     asked for: ``review``, nothing is cleared, since anything might violate it, or ``default``, it
-    keeps the thresholds of the calibration that this one starts from, and the claim is not made.
-    Which categories those are, the half that chooses says.
+    keeps the clear thresholds of the calibration that this one starts from, and the claim is not
+    made. Which categories those are, the half that chooses says.
     """
     testing, half = ~choosing, goal.delta / 2
     claims = [
@@ -300,7 +300,7 @@ def find(case: Case, choosing: Bools, goal: Goal, *, uncertified: str = "review"
         cleared = shown = clears[at]
     else:
         at = 0
-        if tested and not left_out - kept:
+        if not left_out - kept:  # without a claim all keep what they had, the last of the sequence
             most = goal.max_miss_rate
             tests = ([c.p_value(one, testing, most) for c in tested] for one in clears[1:])
             at = bounds.fixed_sequence(tests, half)

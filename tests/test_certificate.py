@@ -156,9 +156,11 @@ def test_too_few_labels_clear_nothing_and_say_how_many_are_missing() -> None:
             assert risk.needed is not None
             assert 250 < risk.needed < 400  # 2 * 183 less those there are
     kept = find(case, choosing, Goal(), uncertified="default")
-    base = case.calibration.limits["model"].clear_below
-    np.testing.assert_array_equal(kept.limits["model"].clear_below, 0)  # no claim is left to test
-    assert base.any()
+    assert not any(risk.certified for risk in kept.risks)
+    for stage, before in case.calibration.limits.items():  # what was cleared before is cleared
+        np.testing.assert_array_almost_equal(kept.limits[stage].clear_below, before.clear_below)
+    assert kept.shares["clear"] > 0
+    assert kept.shares["flag"] == 0
 
 
 def test_a_category_with_few_labels_may_keep_its_thresholds() -> None:

@@ -317,7 +317,7 @@ def test_labels_of_a_sample_are_what_an_audit_reads(tmp_path: Path) -> None:
 def test_what_a_sample_was_answered_without_is_told(tmp_path: Path) -> None:
     """Rows of severity 2, 4, 5, 2, and so on; two severe ones are left out of the first ten."""
     out = write_queue(tmp_path / "out", rows()) / "review"
-    queue = open_queue(out)
+    queue = open_queue(out, columns=labelling.COLUMNS)  # as the command has it
     with Answers.open(tmp_path / "a") as answers:
         answers.add(a(queue, i, "clear") for i in range(10) if i not in (0, 1, 2))
         done = labelling.import_answers([], queue, answers, tmp_path / "labels.parquet")

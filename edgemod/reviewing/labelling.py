@@ -21,10 +21,10 @@ from edgemod.review import REVIEW
 from edgemod.reviewing import answer_files, appeals
 from edgemod.reviewing.answers import Answer, Answers, Key, label_row, meanings
 from edgemod.reviewing.answers import standing as standing_of
-from edgemod.reviewing.queue import SEVERE, Queue
+from edgemod.reviewing.queue import SEVERE, SEVERITY, Queue
 from edgemod.words import ANY, OUTPUTS
 
-COLUMNS: Final = ("record_id", "severity")
+COLUMNS: Final = ("record_id", *SEVERITY)
 """Of the queue, which an import keeps in memory."""
 
 _CONFLICT: Final = ("record_id", "source", "source_row", "reviewer", "answer", "answer_category",

@@ -28,6 +28,8 @@ MOST: Final = 20_000
 """Records taken from the front of a queue, if nothing else is said."""
 KEY: Final = ("source", "source_row")
 """What names a record."""
+SEVERITY: Final = ("severity", "verdict")
+"""What ``Queue.severities`` reads."""
 SEVERE: Final = 4
 """Severities from this on are spaced out."""
 UNKNOWN_SEVERITY: Final = 3
@@ -80,7 +82,7 @@ class Queue:
         What was cleared, which only samples have, is taken for mild: of hundreds of ordinary texts
         those that lean to a severe category would soon use up what a reviewer sees in a session.
         """
-        severities, verdicts = (self.table[n].to_pylist() for n in ("severity", "verdict"))
+        severities, verdicts = (self.table[name].to_pylist() for name in SEVERITY)
         return [
             1
             if verdict == Verdict.clear.name

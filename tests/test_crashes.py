@@ -628,18 +628,26 @@ def test_an_input_that_goes_while_it_is_read_ends_the_run_with_a_reason(
 def test_a_full_disk_does_not_keep_kernels_from_being_compiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Those of edgemod; what other packages make of a full disk is left to them."""
     from numba.core import caching
 
-    importlib.import_module("edgemod.kernels")
-    (tmp_path / "made_up_kernel.py").write_text(
-        "from numba import njit\n@njit(cache=True)\ndef one_more(x):\n    return x + 1\n"
-    )
+    import edgemod.kernels
+
+    code = "from numba import njit\n@njit(cache=True)\ndef one_more(x):\n    return x + 1\n"
+    for folder in (tmp_path, tmp_path / "within"):
+        folder.mkdir(exist_ok=True)
+        (folder / "made_up_kernel.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(edgemod.kernels, "__path__", [str(tmp_path / "within")])
     disk = Disk(tmp_path, 0, errno.ENOSPC)
 
     def refuse(self: Any, *_: Any) -> None:
         disk.take(self._cache_path)
 
     monkeypatch.setattr(caching.IndexDataCacheFile, "save", refuse)
-    assert importlib.import_module("made_up_kernel").one_more(1) == 2
+    ours = importlib.import_module("edgemod.kernels.made_up_kernel")
+    assert ours.one_more(1) == 2
+    assert ours.one_more(1.5) == 2.5
     assert disk.room < 0
+    with pytest.raises(OSError, match="No space left"):
+        importlib.import_module("made_up_kernel").one_more(1)

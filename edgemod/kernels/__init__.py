@@ -8,23 +8,27 @@ shows that on stderr, unless a program has set up logging otherwise.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from typing import Any
 
-from numba.core.caching import Cache
 from numba.core.event import Event, Listener, register
 
 
-class _First(Listener):
-    """Waits for the first kernel that is compiled; one that is read from the cache is no event."""
+class _Compiling(Listener):
+    """Is told of each kernel that is compiled; one that is read from the cache is no event."""
 
     def __init__(self) -> None:
         self._told = False
 
     def on_start(self, event: Event) -> None:
-        """Tell, once, if the kernel is one of edgemod's."""
-        module = event.data["dispatcher"].py_func.__module__
-        if not self._told and module.partition(".")[0] == "edgemod":
+        """Of edgemod's own: tell of the first, and let each be kept only if that can be."""
+        dispatcher = event.data["dispatcher"]
+        if dispatcher.py_func.__module__.partition(".")[0] != "edgemod":
+            return
+        cache = dispatcher._cache
+        cache.save_overload = functools.partial(_save_if_there_is_room, cache)
+        if not self._told:
             self._told = True
             logging.getLogger("edgemod").warning(
                 "compiling kernels for this machine, once: this takes up to a minute"
@@ -34,17 +38,10 @@ class _First(Listener):
         """Nothing."""
 
 
-register("numba:compile", _First())  # type: ignore[no-untyped-call]
-
-
-_save: Any = Cache.save_overload
-
-
-def _save_if_there_is_room(self: Cache, sig: Any, data: Any) -> None:
+def _save_if_there_is_room(cache: Any, signature: Any, data: Any) -> None:
+    """Keep what was compiled, unless the disk is full: then the next process compiles it again."""
     with contextlib.suppress(OSError):
-        _save(self, sig, data)
+        type(cache).save_overload(cache, signature, data)
 
 
-# A disk that is full when the kernels are first compiled must not end what needs them: without a
-# copy on disk the next process compiles them again.
-Cache.save_overload = _save_if_there_is_room
+register("numba:compile", _Compiling())  # type: ignore[no-untyped-call]

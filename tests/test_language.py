@@ -88,6 +88,18 @@ def test_languages_equal_those_of_py3langid(texts: list[str]) -> None:
         assert language.identify(text) == (name, probability)
 
 
+def test_bytes_that_are_no_text_stay_within_what_is_written_to() -> None:
+    raw = b"\xff" * 100
+    characters = langid.characters()
+    offsets = np.array([0, 60, 100], np.int64)
+    (data, ends), odd = langid.tidy(
+        np.frombuffer(raw, np.uint8), offsets, np.arange(2), 50, characters
+    )
+    assert data.tobytes().decode() == "\ufffd" * 90
+    assert ends.tolist() == [0, 150, 270]
+    assert not odd.any()
+
+
 def test_the_weights_are_those_of_py3langid() -> None:
     weights = language._identifier().model.weights.astype(np.float32)
     assert (weights / langid.UNIT == twin().nb_ptc).all()

@@ -190,7 +190,8 @@ def tidy(
     int64 (k + 1,), and bool (k,); a text that could not be is empty.
     """
     sizes = offsets[rows + 1] - offsets[rows]
-    out = np.empty(3 * int(np.minimum(sizes, 4 * most).sum()) // 2, np.uint8)  # Ⱥ grows by half
+    # Ⱥ grows by half, and a byte that begins no character to the three of U+FFFD.
+    out = np.empty(3 * int(np.minimum(sizes, 4 * most).sum()), np.uint8)
     ends = np.zeros(len(rows) + 1, np.int64)
     _tidy_all(data, offsets, rows, most, table, out, ends)
     odd = ends[1:] < 0

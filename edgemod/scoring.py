@@ -191,7 +191,11 @@ def score_file(
             rows += run.count
             unreadable += run.count if run.batch is None else 0
             held.append(_with_probabilities(run, fields, measured[stage], layout))
-            if sum(b.num_rows for b in held) >= formats.BATCH_ROWS:  # each write is a row group
+            # Each write is a row group, which is in memory as a whole.
+            if (
+                sum(b.num_rows for b in held) >= formats.BATCH_ROWS
+                or sum(b.nbytes for b in held) >= formats.BATCH_BYTES
+            ):
                 writer.write_table(pa.Table.from_batches(held))
                 held = []
         if held:

@@ -493,5 +493,8 @@ def _diagnosis(file: Path, error: BaseException) -> str:
 
 
 def absolute(path: str | None) -> str | None:
-    """The path of a file for processes in other folders; what names no file as it is."""
-    return str(Path(path).absolute()) if path and Path(path).exists() else path
+    """The path of a file for processes in other folders; what names no file as it is.
+
+    A folder is none: it may be called as a model is.
+    """
+    return str(Path(path).absolute()) if path and Path(path).is_file() else path

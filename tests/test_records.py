@@ -43,7 +43,7 @@ from edgemod.records import (
     read_chunks,
     resolve_columns,
 )
-from edgemod.sources import open_parquet, partitions, passed_over
+from edgemod.sources import absolute, open_parquet, partitions, passed_over
 from edgemod.words import Status
 
 LIMIT = 1000
@@ -1673,3 +1673,14 @@ def test_a_line_that_would_end_the_process_is_one_lost_row(tmp_path: Path, first
     chunks = read(tmp_path / "a.jsonl")
     assert statuses(chunks) == ["unreadable", "ok"]
     assert column(chunks, "text") == [None, "b"]
+
+
+def test_a_folder_that_is_called_as_a_model_is_no_path_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "default").mkdir()
+    (tmp_path / "own.gguf").touch()
+    assert absolute("default") == "default"
+    assert absolute("own.gguf") == str(tmp_path / "own.gguf")
+    assert absolute(None) is None

@@ -263,6 +263,16 @@ def test_units_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert tables[0].equals(tables[1])
 
 
+def test_row_groups_of_long_rows_are_small(tmp_path: Path) -> None:
+    """80 MB of 20 rows, none of which is scored, must not be in memory at once."""
+    texts = [f"{i} " * (1 << 21) for i in range(20)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "in.parquet", row_group_size=1)
+    score_file(tmp_path / "in.parquet", tmp_path / "out.parquet", stage="filter")
+    made = pq.ParquetFile(tmp_path / "out.parquet")
+    assert made.metadata.num_rows == 20
+    assert made.metadata.num_row_groups >= 4
+
+
 def test_equal_texts_have_equal_scores(triager: Triager) -> None:
     texts = ["see you at eight", "", "see you at eight", "you idiot", ""]
     answers = score(texts, triager=triager)

@@ -295,6 +295,14 @@ def test_labels_are_what_the_other_commands_read(run: Path, queue: Queue) -> Non
     assert read_labels(source, None)["spam_scam"].tolist() == [0] * 22 + [1]
 
 
+def test_a_row_without_a_name_is_about_no_record(tmp_path: Path) -> None:
+    known = answer_files.Known.of([("a.parquet", 0)], ["None"], ["toxic"])
+    (tmp_path / "a.jsonl").write_text('{"answer": "clear", "reviewer": "r"}\n')
+    answers, problems, _ = answer_files.read(tmp_path / "a.jsonl", known)
+    assert not answers
+    assert [one.what for one in problems] == ["of no record of this queue"]
+
+
 def test_labels_of_a_sample_are_what_an_audit_reads(tmp_path: Path) -> None:
     made = [
         row | {"verdict": "clear", "inclusion_probability": 0.5, "inclusion_floor": 0.1}

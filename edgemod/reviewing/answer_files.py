@@ -237,7 +237,8 @@ def _key(given: Row, known: Known) -> Key:
         if (str(source), row) in known.keys:
             return str(source), row
         raise _NoAnswerError(f"of no record of this {known.whole}")
-    key = known.by_id.get(str(given["record_id"]), ())
+    name = given["record_id"]
+    key = () if name is None else known.by_id.get(str(name), ())
     if key is None:
         raise _NoAnswerError("several records have this id: give source and source_row")
     if not key:
@@ -266,10 +267,9 @@ def _whole(value: Any) -> int:
     """A whole number; tools that know no null in whole numbers write 2.0."""
     if isinstance(value, str) and "." not in value:
         return int(value)
-    number = float(value)
-    if not number.is_integer():
+    if not float(value).is_integer():
         raise ValueError
-    return int(number) if isinstance(value, str) else int(value)
+    return int(float(value)) if isinstance(value, str) else int(value)  # large ones lose no digit
 
 
 def _time(value: Any) -> str | None:

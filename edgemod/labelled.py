@@ -147,15 +147,15 @@ def _to_fit(
     share: npt.NDArray[np.float64], alone: npt.NDArray[np.bool_], tell: Callable[[str], None]
 ) -> npt.NDArray[np.float64]:
     """Shares (n,) by which records of no sample are among those to fit, NaN for those left out:
-    near copies of records that compare or certify."""
+    near copies of records that compare or certify, and what is of one thread with them."""
     if not alone.any():
         return share
     later = share >= PARTS[0]
-    copies = alone & later & np.isin(share, share[~alone])
+    copies = alone & later & np.isin(share, share[~alone])  # or of one thread: see _shares
     tell(
         f"{alone.sum():,} labels are of no sample: they are fitted with, and prove nothing"
         + (
-            f"; {copies.sum():,} of them are left out, near copies of a sample's"
+            f"; {copies.sum():,} of them are left out, near copies of a sample's or of its threads"
             if copies.any()
             else ""
         )

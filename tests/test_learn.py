@@ -24,6 +24,7 @@ from edgemod.refitting import Move
 from edgemod.rehearsal import Catch
 from edgemod.triager import Triager
 from edgemod.words import OUTPUTS
+from samples import sentences
 from test_cli import run
 from test_trends import WORDS
 
@@ -256,6 +257,19 @@ def test_records_of_a_thread_are_in_one_part() -> None:
     share, apart = labelled._shares(pa.array(texts, pa.large_string()), 0, ["a"] * 43)
     assert apart
     assert len({*share.tolist()}) == 41
+
+
+def test_what_is_no_sample_is_left_out_where_its_thread_compares_or_certifies() -> None:
+    texts = ["a text of a thread", "its answer, quite unlike it", *sentences(10, seed=5)]
+    column, threads = pa.array(texts, pa.large_string()), ["a", "a", *[None] * 10]
+    share = next(
+        found for i in range(99) if (found := labelled._shares(column, i, threads)[0])[0] > 0.4
+    )
+    said: list[str] = []
+    parts = labelled._to_fit(share, np.arange(12) == 0, said.append)
+    assert np.isnan(parts[0])
+    assert (parts[1:] == share[1:]).all()
+    assert "1 of them are left out, near copies of a sample's or of its threads" in said[0]
 
 
 def test_what_is_drawn_more_often_weighs_less_in_the_comparison() -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from edgemod import audit
+from edgemod import audit, triage
 from edgemod.cli import cli
 from edgemod.errors import InputError, OutputError
 from edgemod.labels import read_inclusion, read_labels
@@ -490,3 +490,24 @@ def test_the_commands(run: Path, tmp_path: Path) -> None:
     for wrong in (["--cap", "6=1"], ["--cap", "5"], ["--without", "rude"], ["--reviewer", "a b"]):
         assert call("export", str(run), "--format", "html", *wrong).exit_code == 2
     assert "record 'r" not in told.output
+
+
+def test_the_queue_of_a_run_has_its_policy_and_overlay(tmp_path: Path) -> None:
+    """Where the run had it, without being told; what has changed is no longer it."""
+    policy = tmp_path / "own.toml"
+    policy.write_text(
+        'name = "own"\nversion = "1"\nstages = ["rule", "filter"]\nlanguages = []\n'
+        '[category.toxic]\nseverity = 2\ndefinition = "Rude."\n'
+        "filter = { clear_below = 0.0, flag_above = inf }\n"
+        '[overlay.attack]\ndescription = "Worse."\n'
+        "[overlay.attack.category.toxic]\nseverity = 3\n"
+    )
+    pq.write_table(pa.table({"text": ["good morning", "see you"]}), tmp_path / "in.parquet")
+    triage(tmp_path / "in.parquet", tmp_path / "out", policy=policy, overlay="attack", model=None,
+           workers=1)  # fmt: skip
+    assert open_queue(tmp_path / "out").policy.name == "own"
+    result = CliRunner().invoke(cli, ["review", "stats", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    policy.write_text(policy.read_text().replace("Rude.", "Ruder."))
+    with pytest.raises(InputError, match="has changed since"):
+        open_queue(tmp_path / "out")

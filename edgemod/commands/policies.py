@@ -250,7 +250,7 @@ def policy_drill(
     """Replay an archive with an overlay in force, before a crisis does.
 
     Shows what moves, the size of the review queue with and without it, the hours that the reviewers
-    need for it, what they do not get to, by category, and which test cases of the policy fail.
+    need for it, what they do not get to, by category, and which test cases fail because of it.
     """
     from edgemod import rehearsal
     from edgemod.screen import policies as screen

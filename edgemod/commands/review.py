@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgemod.commands.options import grouped, with_key, with_policy
+from edgemod.commands.options import grouped, with_key, with_policy_of_run
 from edgemod.words import counted
 
 _SEVERITIES = 5
@@ -179,7 +179,7 @@ def _reviewer(context: click.Context, parameter: click.Parameter, given: str | N
 @_care
 @_first
 @_answers
-@with_policy
+@with_policy_of_run
 def review_serve(
     out: Path,
     reviewers: list[str],
@@ -257,7 +257,7 @@ def review_serve(
     help="Only the N most urgent records. Default: 1000 in a page, else all.",
 )
 @_answers
-@with_policy
+@with_policy_of_run
 def review_export(
     out: Path,
     format: str,
@@ -329,7 +329,7 @@ def review_export(
     help="Of a run with pseudonyms: the files call records as its input does.",
 )
 @_answers
-@with_policy
+@with_policy_of_run
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a summary.")
 def review_import(
     decisions: tuple[Path, ...],
@@ -376,7 +376,7 @@ def review_import(
 @with_key
 @_out
 @_answers
-@with_policy
+@with_policy_of_run
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def review_stats(out: Path, answers: Path | None, policy: str | None, as_json: bool) -> None:
     """Show what the answers say of reviewers and of edgemod.

@@ -18,7 +18,7 @@ from edgemod import encryption, features, run_folder
 from edgemod.errors import InputError
 from edgemod.features import Lexicons, Span
 from edgemod.parts import open_part
-from edgemod.policy import Policy, load_policy
+from edgemod.policy import Policy, load_policy, policy_of_run
 from edgemod.review import REVIEW
 from edgemod.reviewing import alike
 from edgemod.reviewing.answers import Key
@@ -120,9 +120,10 @@ def open_queue(
 ) -> Queue:
     """The first ``most`` records of the queue of a complete run, or of an audit sample.
 
-    ``policy``: the one that the run was made with. ``columns``: those in memory, beside the names
+    ``policy``: the one that the run was made with, if it is not where it was; for a sample, if it
+    is not the shipped one. ``columns``: those in memory, beside the names
     of records; without text a queue of any length will do. Raises RunError if ``out`` is neither,
-    InputError if the queue is not there as Parquet or ``policy`` is another.
+    InputError if the queue is not there as Parquet, or the policy is gone, changed or another.
     """
     out, named = Path(out), None if policy is None else Path(policy)
     files = sorted(out.glob("review-[0-9]*.parquet"))
@@ -133,14 +134,8 @@ def open_queue(
         sample, state = False, run_folder.finished_state(out)
         encryption.check_run(state["plan"], str(out))
         files = sorted((out / "review").glob("review-[0-9]*.parquet"))
-        used = load_policy(named, state["plan"]["overlay"])
+        used = policy_of_run(named, state)
         about = {"input": state["plan"]["input"]}
-        if used.fingerprint != state["plan"]["policy"]:
-            raise InputError(
-                "is another policy than that of the run",
-                where="--policy",
-                fix="Name the one that the run was made with.",
-            )
     if not files:
         raise InputError(
             "has no queue in Parquet",

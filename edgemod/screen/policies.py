@@ -141,7 +141,7 @@ def drill(found: Drill) -> None:
     if found.failing:
         _failures(found.failing)
         console.print(
-            f"tests of the policy that fail with it: {len(found.failing):,}", style="yellow"
+            f"tests of the policy that fail because of it: {len(found.failing):,}", style="yellow"
         )
 
 

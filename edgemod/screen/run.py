@@ -29,6 +29,10 @@ _SHOWN_RECORDS = 3
 def summary(report: RunReport, out: Path) -> None:
     """The short account of a run, on stderr."""
     console = Console(stderr=True)
+    if not report.records:
+        console.print("no record to decide", style="yellow")
+        console.print(f"written to {safe(str(out))}", style="dim")
+        return
     console.print(
         f"[bold]{counted(report.records, 'record')}[/], [bold]{report.coverage:.1%}[/] settled "
         f"without a person, [bold]{report.verdicts.get('review', 0):,}[/] for review"

@@ -65,6 +65,8 @@ class Crew:
         self._stopped = threading.Event()
         self._first: Worker | None = None
         self._peaks: dict[Worker, int] = {}
+        self.folder: list[int] | None = None
+        """The only folder that workers may write to (``worker.check_folder``)."""
 
     def first(self) -> Worker:
         """The first worker, which also tells the fingerprints of what it loaded."""
@@ -179,6 +181,7 @@ class Crew:
     ) -> dict[str, Any] | None:
         """The answer to a chunk, or None and one more in ``lost``; ``keep``: files and worker."""
         limit = self._stall_seconds * (1 + chunk.texts.nbytes / CHUNK_BYTES)
+        current.folder = self.folder
         answer = current.ask(chunk, lost, keep, limit)
         done = "peak_bytes" in answer
         if done and keep:
@@ -220,6 +223,7 @@ class Worker:
         self.certificate: dict[str, Any] | None = None
         self.max_text_bytes = 0
         self.reads_context = False
+        self.folder: list[int] | None = None
         # Only tick() counts, and only exchange() says from when and up to where.
         self._now, self._since, self._limit = 0, 0, math.inf
         self._hung = False
@@ -260,7 +264,7 @@ class Worker:
         ``lost``: the workers the chunk has cost, for its tally; ``keep``: write its files;
         ``limit``: seconds without a sign of progress.
         """
-        header = {"chunk": chunk.index, "lost": lost, "keep": keep}
+        header = {"chunk": chunk.index, "lost": lost, "keep": keep, "folder": self.folder}
         return self.exchange(header, (chunk.records, chunk.texts), limit)
 
     def exchange(

@@ -399,7 +399,7 @@ def _run(
     plan: Plan, options: Options, crew: Crew, restart: bool, on_progress: Callable[[Progress], None]
 ) -> RunReport:
     out = options.out
-    with run_folder.locked(out):
+    with run_folder.locked(out) as crew.folder:
         finished = run_folder.open_run(out, plan.document(), restart)
         if finished is not None:
             return finished
@@ -413,6 +413,7 @@ def _run(
         _triage_chunks(plan, options, crew, done, total, began, on_progress)
         for source in plan.sources:
             _check_unchanged(source)
+        worker.check_folder(out, crew.folder)
         kept: dict[int, Tally] = {}
         crashed: list[dict[str, Any]] = []
         for index, tally in done_chunks():
@@ -451,6 +452,7 @@ def _run(
             for path in run_folder.kept(out, plan.identity, index, tally)
         }
         sealed = verifying.seal(out, plan.identity, digests, queue.files)
+        worker.check_folder(out, crew.folder)
         run_folder.finish(out, plan.document(), report, len(kept), sealed)
         return report
 

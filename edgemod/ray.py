@@ -214,7 +214,8 @@ class ActorWorker(Worker):
         """As of a worker; raises _NodeLostError, and RunError where the actor cannot start."""
         try:
             if batches:
-                header = {**header, "marker": self._crew.marker()}
+                # Nodes may see different inodes: the marker stands for the folder.
+                header = {**header, "marker": self._crew.marker(), "folder": None}
                 return dict(ray.get(self._actor.triage.remote(header, limit, *batches)))
             self._node = ray.get(self._actor.node.remote())
             code = worker.code_version()

@@ -41,8 +41,8 @@ _MOST_CHUNKS: Final = 1 << 22  # 17 billion records; readers list the files of a
 
 
 @contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Make the folder, owner only, and hold it against a second run.
+def locked(out: Path) -> Iterator[list[int]]:
+    """Make the folder, owner only, and hold it against a second run; gives ``worker.folder_id``.
 
     Raises OutputError for whatever the system refuses there, also in the course of the run.
     """
@@ -64,7 +64,7 @@ def locked(out: Path) -> Iterator[None]:
                 where=str(out),
                 fix="Wait for it, or name another folder with -o.",
             ) from error
-        yield
+        yield worker.folder_id(os.fstat(handle))
     except OSError as error:
         name = os.fsdecode(error.filename) if error.filename is not None else ""
         if not Path(name).is_relative_to(out):

@@ -35,7 +35,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import edgemod
 from edgemod import errors, offline
-from edgemod.errors import EdgemodError
+from edgemod.errors import EdgemodError, RunError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -259,6 +259,7 @@ def _triage(
         # Where the run is gone another may own the folder by now.
         if os.getppid() != parent or (marker and not os.path.exists(marker)):
             raise SystemExit(0)
+        check_folder(Path(setup["out"]), header.get("folder"))
         write_chunk(made)
     return document
 
@@ -338,6 +339,26 @@ def encoded_chunk(
         *([] if scores is None else [(scores_file(out, index), encoded(scores))]),
         (part, encoded(pa.Table.from_batches([decisions]))),
     ]
+
+
+def folder_id(told: os.stat_result) -> list[int]:
+    """What tells a folder from one that takes its name later: device and inode."""
+    return [told.st_dev, told.st_ino]
+
+
+def check_folder(out: Path, folder: list[int] | None) -> None:
+    """Raise RunError if ``out`` is not ``folder`` (``folder_id``; None: any) any more.
+
+    It may be the folder of another run by now. The lock that the run holds keeps the inode from
+    being given to another folder.
+    """
+    if folder is None or (out.is_dir() and folder_id(out.stat()) == folder):
+        return
+    raise RunError(
+        "the folder was removed or replaced while the run was going on",
+        where=str(out),
+        fix="Leave the folder of a run where it is, and run the same command again.",
+    )
 
 
 def write_chunk(made: Sequence[tuple[Path, bytes | pa.Buffer | None]]) -> None:

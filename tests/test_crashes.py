@@ -528,6 +528,25 @@ def test_a_worker_that_cannot_start_ends_the_run(
         edgemod.triage(write(tmp_path / "a.parquet", ["a"]), tmp_path / "out", workers=1)
 
 
+def test_a_folder_that_was_replaced_is_left_to_the_run_that_has_it_now(tmp_path: Path) -> None:
+    dump, out, moved = write_dump(tmp_path / "a.parquet", 200), tmp_path / "out", tmp_path / "moved"
+
+    def replace_it(at: int, progress: pipeline.Progress) -> None:
+        if progress.chunk == at:
+            out.rename(moved)
+            for name in ("decisions", "work"):
+                (out / name).mkdir(parents=True)
+
+    triage = partial(edgemod.triage, dump, out, workers=1, chunk_rows=20, model=None)
+    for at in (1, 9):  # a worker is to write there next; only the end of the run is
+        with pytest.raises(RunError, match="removed or replaced"):
+            triage(on_progress=partial(replace_it, at))
+        assert not [path for path in out.rglob("*") if path.is_file()]
+        shutil.rmtree(out)
+        moved.rename(out)  # and the next time round it goes on
+    assert triage().records == 200
+
+
 # -- the disk and the input ----------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ judged, so a short French threat goes to models that know English.
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ import pyarrow as pa
 from numba import njit, types
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
+from edgemod.errors import OutputError
 from edgemod.features import buffers
 from edgemod.kernels import langid
 from edgemod.kernels.text import DATA, OFFSETS, Bytes, Ints, longest
@@ -130,8 +132,18 @@ class _Identifier(NamedTuple):
 
 @cache
 def _identifier() -> _Identifier:
-    """py3langid's tables, as its own code reads them, in the form that the kernels take."""
-    loaded = LanguageIdentifier.from_model_file(MODEL_FILE)
+    """py3langid's tables, as its own code reads them, in the form that the kernels take.
+
+    Raises OutputError where that cannot unpack them, to the temporary folder.
+    """
+    try:
+        loaded = LanguageIdentifier.from_model_file(MODEL_FILE)
+    except OSError as error:
+        raise OutputError(
+            f"the tables that tell languages cannot be unpacked: {error.strerror or error}",
+            where=os.environ.get("TMPDIR", "the temporary folder"),
+            fix="They take 70 MB there for a moment. Free space, or name another with TMPDIR.",
+        ) from error
     names = loaded.nb_classes
     weights = np.empty(loaded.nb_ptc.shape, np.int16)
     unit = np.float32(langid.UNIT)

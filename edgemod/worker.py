@@ -35,7 +35,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import edgemod
 from edgemod import errors, offline
-from edgemod.errors import EdgemodError, RunError
+from edgemod.errors import EdgemodError, OutputError, RunError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -229,7 +229,7 @@ def _start(setup: dict[str, Any]) -> Triager:
     triager.triage_batch(pa.record_batch({"text": ["warm"]}))
     if triager.model is not None:  # one that cannot score at all shall end the run, not its chunks
         triager.model.score(pa.array(["warm"], pa.large_string()), None)
-    with contextlib.suppress(OSError):  # it unpacks to a disk that may be full: told when needed
+    with contextlib.suppress(OutputError):  # of a full disk: told when needed
         language.identify("warm")
     return triager
 

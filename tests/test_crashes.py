@@ -35,7 +35,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgemod
-from edgemod import crew, pipeline, quarantine, records, worker
+from edgemod import crew, language, pipeline, quarantine, records, worker
 from edgemod.commands.run import triage as triage_command
 from edgemod.errors import InputError, ModelError, OutputError, RunError
 from edgemod.records import Chunk, Columns
@@ -642,6 +642,25 @@ def test_an_input_that_goes_while_it_is_read_ends_the_run_with_a_reason(
     with pytest.raises((InputError, RunError), match=r"changed|no such file"):
         edgemod.triage(dump, tmp_path / "out", workers=1, chunk_rows=50, on_progress=harm)
     assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_a_full_temporary_folder_ends_the_run_and_blames_no_record(
+    stand: type[Stand], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the tables that tell languages are unpacked, when a text first needs them."""
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    texts = ["hello there", "je ne comprends pas pourquoi vous avez fait cela hier soir"]
+    triage = partial(edgemod.triage, write(tmp_path / "a.parquet", texts), tmp_path / "out")
+    language._identifier.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryFile", full)
+        with pytest.raises(OutputError, match="No space left on device"):
+            triage(workers=1)
+    assert stand.asked == 1
+    assert triage(workers=1).workers_lost == {}
 
 
 def test_a_full_disk_does_not_keep_kernels_from_being_compiled(

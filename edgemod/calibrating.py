@@ -142,6 +142,7 @@ def calibrate(
             "calibrate", ("examine",), policy, model, calibration, workers, stall_seconds
         )
         with measurers:
+            measurers.check(first.fingerprints())
             examined, dates = _examined(
                 measurers, sources, columns, kept, on_progress or (lambda *_: None)
             )

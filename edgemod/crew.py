@@ -103,7 +103,8 @@ class Crew:
             raise RunError(
                 f"a worker process could not start: {told}",
                 where="edgemod.worker",
-                fix="Run 'edgemod doctor' to see what is missing.",
+                fix="Run 'edgemod doctor' to see what is missing; where memory ran out, fewer "
+                "--workers help.",
             )
         if self._first is not None and made.fingerprints != self._first.fingerprints:
             raise RunError(

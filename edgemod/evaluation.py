@@ -275,6 +275,7 @@ def evaluate(
     with measuring.Measurers(
         "evaluate", tuple(stages), policy, chosen_model, calibration, workers, stall_seconds
     ) as measurers:
+        measurers.check(fingerprints)
         for source, given in answers.items():
             chosen = _chosen(given, rows, seed)
             earlier = len(measurers.quarantined)

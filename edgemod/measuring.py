@@ -8,7 +8,7 @@ are found (quarantine.py), the others are measured without them, and those are n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from edgemod import records
 from edgemod.crew import STALL_SECONDS, Crew, Setup
+from edgemod.errors import RunError
 from edgemod.formats import Rows
 from edgemod.records import Chunk, Columns
 from edgemod.words import Status
@@ -58,8 +59,18 @@ class Measurers:
         policy, calibration = paths
         self._crew = Crew(Setup(where, policy, model, calibration, measure=measure), stall_seconds)
         self._pool = ThreadPoolExecutor(workers)
-        self._workers = workers
+        self._workers, self._where = workers, where
         self.quarantined: list[str] = []
+
+    def check(self, fingerprints: Mapping[str, str | None]) -> None:
+        """Raise RunError unless the workers have loaded what has these fingerprints."""
+        loaded = self._crew.first().fingerprints
+        if changed := [name for name, value in fingerprints.items() if loaded.get(name) != value]:
+            raise RunError(
+                f"changed while it was read: {', '.join(changed)}",
+                where=self._where,
+                fix="Run the command again.",
+            )
 
     def map(self, runs: Iterable[Rows], columns: Columns) -> Iterator[tuple[Rows, Arrays]]:
         """Runs and what was measured of them, in order; ``workers`` + 1 of them in memory."""

@@ -62,7 +62,10 @@ class MeasuringHere:
         self._turn = threading.Lock()
 
     def first(self) -> Any:
-        return SimpleNamespace(max_text_bytes=self._triager.policy.max_text_bytes)
+        return SimpleNamespace(
+            max_text_bytes=self._triager.policy.max_text_bytes,
+            fingerprints=self._triager.fingerprints(),
+        )
 
     def measure(self, chunk: Chunk) -> tuple[dict[str, npt.NDArray[Any]], Chunk]:
         with self._turn:

@@ -16,9 +16,9 @@ from click.testing import CliRunner
 
 import edgemod
 import scoreboard
-from edgemod import plots
+from edgemod import measuring, plots
 from edgemod.encoder import Encoder
-from edgemod.errors import InputError, ModelError
+from edgemod.errors import InputError, ModelError, RunError
 from edgemod.evaluation import Evaluation, Measured, assess, measure
 from edgemod.labels import read_labels
 from edgemod.llama import Tokens
@@ -419,3 +419,13 @@ def test_curves_are_those_of_the_figures() -> None:
     x, y = plots.reliability(answers, p)
     assert np.mean(x) == pytest.approx(p.mean(), abs=0.01)
     assert np.mean(y) == pytest.approx(answers.mean(), abs=0.01)
+
+
+def test_workers_must_have_loaded_what_the_caller_has(tmp_path: Path) -> None:
+    """A policy that changes between the two would give figures under another's fingerprint."""
+    with measuring.Measurers("evaluate", ("filter",), None, None, None, 1) as measurers:
+        with Triager(model=None) as triager:
+            loaded = triager.fingerprints()
+        measurers.check(loaded)
+        with pytest.raises(RunError, match="changed while it was read: policy"):
+            measurers.check({**loaded, "policy": "another"})

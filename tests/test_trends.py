@@ -21,6 +21,7 @@ from edgemod import findings, patterns, report_page, traces, trends
 from edgemod.errors import InputError, OutputError, RunError
 from edgemod.policy import Policy
 from edgemod.rehearsal import Archive
+from edgemod.screen import trends as screen
 from edgemod.words import Verdict
 from test_cli import run
 
@@ -358,3 +359,12 @@ def test_the_command_shows_tables(archive: Path, policy: Path) -> None:
         assert part in told.stdout
     assert "zanzibrite" not in told.stdout
     assert Verdict.flag.name in told.stdout
+
+
+def test_findings_that_are_not_shown_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    one = findings.Finding(
+        "term", "w***", "2026", 9, None, None, None, 1.0, 0.5, 1.5, 0.01, {}, "", ("1",)
+    )
+    found = findings.Trends((one,) * 23, 100, 100, ("a", "b"), {"terms": 23}, (), "")
+    screen.trends(found, None)
+    assert "and 3 more: -o FOLDER keeps all" in capsys.readouterr().out

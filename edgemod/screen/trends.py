@@ -41,6 +41,8 @@ def trends(found: Trends, out: Path | None) -> None:
                 safe(" ".join(one.ids[:2])),
             )
         console.print(table)
+        if len(findings) > MOST_SHOWN:
+            console.print(f"and {len(findings) - MOST_SHOWN:,} more: -o FOLDER keeps all")
     if not found.findings:
         console.print("nothing was found")
     looked = ", ".join(f"{name} {n:,}" for name, n in found.looked.items())

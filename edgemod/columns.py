@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from edgemod import csv_files, formats
 from edgemod.errors import InputError
-from edgemod.formats import CONTENTS, PARTS, ROLES, plain_name
+from edgemod.messages import CONTENTS, PARTS, ROLES, plain_name
 from edgemod.sources import Source, partitions
 from edgemod.words import counted
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from edgemod.errors import InputError
-from edgemod.sources import DAMAGE, Source, content, format_suffix
+from edgemod.sources import DAMAGE, Lost, Source, content, format_suffix
 
 ROW_BYTES: Final = 1 << 25
 """Longest row of a CSV. Of a longer one nothing is kept but where it ends."""
@@ -133,7 +133,7 @@ def no_header(source: Source, fix: str = "") -> InputError:
 
 def batches(
     source: Source, header: Sequence[str], fields: pa.Schema
-) -> Iterator[pa.RecordBatch | int]:
+) -> Iterator[pa.RecordBatch | Lost]:
     """Yield the rows in order, the columns ``fields`` of them; for malformed ones how many.
 
     ``header``: the names of all columns. Bytes are not checked to be UTF-8. What follows a quote
@@ -160,7 +160,7 @@ def batches(
         damaged = True
     yield from _parsed(waiting, source, header, fields)
     if damaged:
-        yield 1
+        yield Lost(1)
 
 
 def _is_blank(rows: bytes) -> bool:
@@ -169,7 +169,7 @@ def _is_blank(rows: bytes) -> bool:
 
 def _parsed(
     stretches: Sequence[bytes | None], source: Source, header: Sequence[str], fields: pa.Schema
-) -> Iterator[pa.RecordBatch | int]:
+) -> Iterator[pa.RecordBatch | Lost]:
     """Yield stretches of whole rows, None for a malformed row between them, as ``batches`` does."""
     found = [rows for rows in stretches if rows is None or not _is_blank(rows)]
     if len(found) == 1 and found[0] is not None:
@@ -190,7 +190,7 @@ def _parsed(
             table = _table(b"\n" + b"".join(compress(each, whole)), source, header, fields)
     if table is None or table.num_rows != sum(whole):
         if each:
-            yield len(each)
+            yield Lost(len(each))
         return
     batch = table.combine_chunks().to_batches()[0]
     start = 0
@@ -200,7 +200,7 @@ def _parsed(
             yield batch.slice(start, count)
             start += count
         else:
-            yield count
+            yield Lost(count)
 
 
 def _is_row(row: bytes) -> bool:

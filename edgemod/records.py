@@ -31,7 +31,8 @@ from edgemod.columns import (
     resolve_columns,
     text_bytes,
 )
-from edgemod.formats import PARTS, Rows
+from edgemod.formats import Rows
+from edgemod.messages import PARTS
 from edgemod.sources import Source, discover, fingerprint, partitions
 from edgemod.words import Status
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from edgemod import encryption
 from edgemod.errors import InputError
+from edgemod.words import Status
 
 Format = Literal["parquet", "csv", "jsonl"]
 
@@ -63,6 +64,13 @@ _BZ2_BLOCK = 1 << 20
 _MARK = b"\xef\xbb\xbf"
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _SHOWN_PROBLEMS = 20
+
+
+class Lost(NamedTuple):
+    """Rows of a file that were not read, and why; ok: nobody asked for them."""
+
+    rows: int
+    status: Status = Status.unreadable
 
 
 @dataclass(frozen=True)

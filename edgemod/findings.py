@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from edgemod import patterns
-from edgemod.errors import InputError, OutputError
+from edgemod.errors import InputError
 from edgemod.parts import make_folder, write_bytes, write_part
 from edgemod.words import Verdict
 
@@ -110,14 +110,7 @@ _TABLE: Final = pa.schema(
 
 def write(made: Trends, out: Path) -> None:
     """Write trends.json and findings.parquet. Raises OutputError where ``out`` is no folder."""
-    try:
-        make_folder(out)
-    except OSError as error:
-        raise OutputError(
-            f"cannot be used as a folder: {error.strerror}",
-            where=str(out),
-            fix="Name a folder that you may write to, with -o.",
-        ) from error
+    make_folder(out)
     table = pa.Table.from_pylist([asdict(finding) for finding in made.findings], schema=_TABLE)
     write_part(table, out / "findings.parquet")
     write_bytes(out / "trends.json", (json.dumps(made.to_json(), indent=1) + "\n").encode())

@@ -146,13 +146,7 @@ def learn(
             )
         moved = _move(triager, given, seed, tell)
         maker = _Maker(out, name, triager, moved)
-        try:
-            make_folder(out)
-        except OSError as error:
-            fix = "Name a folder that you may write to, with -o."
-            raise OutputError(
-                f"cannot be made: {error.strerror}", where=str(out), fix=fix
-            ) from error
+        make_folder(out)
         options: dict[str, Any] = {
             "max_miss_rate": max_miss_rate,
             "max_false_flag_rate": max_false_flag_rate,

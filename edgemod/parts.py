@@ -85,14 +85,21 @@ def write_bytes(path: Path, data: bytes | pa.Buffer) -> None:
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it that are missing, each for its owner alone.
 
-    Whatever the umask is; one that is there keeps its mode. Raises OSError.
+    Whatever the umask is; one that is there keeps its mode. Raises OutputError.
     """
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    for folder in reversed(missing):
-        folder.mkdir(mode=0o700)
-        folder.chmod(0o700)
-    if not path.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(mode=0o700)
+            folder.chmod(0o700)
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except OSError as error:
+        raise OutputError(
+            f"cannot be used as the output folder: {error.strerror}",
+            where=str(path),
+            fix="Name a folder that you may write to, with -o.",
+        ) from error
 
 
 def place(source: Path, target: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgemod.errors import InputError, OutputError
+from edgemod.errors import InputError
 from edgemod.metrics import Labels, Scores
 from edgemod.parts import make_folder, write_bytes
 
@@ -46,10 +46,7 @@ class Plots:
         # The same curves are the same bytes, and words stay words.
         mpl.rcParams.update({"svg.hashsalt": "edgemod", "svg.fonttype": "none"})
         self.folder = folder
-        try:
-            make_folder(folder)
-        except OSError as error:
-            raise OutputError(f"cannot be made: {error.strerror}", where=str(folder)) from error
+        make_folder(folder)
         write_bytes(folder / ".probe", b"")  # sooner than after hours of scoring
         (folder / ".probe").unlink()
 

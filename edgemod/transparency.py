@@ -106,10 +106,7 @@ def write(
     of_run = policy_if_there(policy, state)
     found = breakdown.count(run, state, by=by, times=times)
     rates = _audited(run, state, labels) if labels is not None else _certified(told, state)
-    try:
-        make_folder(folder)
-    except OSError as error:
-        raise OutputError(f"cannot be made: {error.strerror}", where=str(folder)) from error
+    make_folder(folder)
     tables = {
         "6_own_initiative_TC.csv": _own_initiative(found, service, period),
         "8_automated_means.csv": _automated_means(found, rates, service, period),

@@ -15,6 +15,7 @@ import pytest
 
 import edgemod
 from edgemod import audit, plots, scoring
+from edgemod.errors import OutputError
 from edgemod.parts import make_folder, write_bytes
 from samples import sentences
 
@@ -45,7 +46,7 @@ def test_one_file_and_folders(tmp_path: Path, umask: None) -> None:
     tmp_path.chmod(0o755)
     make_folder(tmp_path)
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(OutputError, match="Not a directory"):
         make_folder(tmp_path / "new" / "deep" / "file")
 
 

@@ -581,5 +581,5 @@ def test_errors_say_what_and_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(RunError, match="--restart"):
         export([tmp_path / "bad.parquet"], tmp_path / "review")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be used as the output folder: Not a directory"):
         export([], tmp_path / "bad.parquet")

@@ -25,6 +25,22 @@ from edgemod.words import counted
 _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
+_with_false_flags = click.option(
+    "--max-false-flag-rate",
+    type=_SHARE,
+    default=0.05,
+    show_default=True,
+    metavar="SHARE",
+    help="Of the records flagged, the share that may not violate.",
+)
+_with_label_columns = click.option(
+    "--label-columns",
+    "columns",
+    metavar="A,B,...",
+    help="Columns of labels, named after categories, or any, or unsafe. Default: all.",
+)
+
+
 @click.command()
 @click.argument("data", nargs=-1, required=True, metavar="DATA...")
 @with_text
@@ -134,14 +150,7 @@ def evaluate(
     metavar="SHARE",
     help="Of the records that violate, the share that may be cleared. Default: 0.02.",
 )
-@click.option(
-    "--max-false-flag-rate",
-    type=_SHARE,
-    default=0.05,
-    show_default=True,
-    metavar="SHARE",
-    help="Of the records flagged, the share that may not violate.",
-)
+@_with_false_flags
 @click.option(
     "--delta",
     type=_SHARE,
@@ -178,12 +187,7 @@ def evaluate(
         metavar="NAME",
         help="Column with what the record answers to, if the run has one.",
     ),
-    click.option(
-        "--label-columns",
-        "columns",
-        metavar="A,B,...",
-        help="Columns of labels, named after categories, or any, or unsafe. Default: all.",
-    ),
+    _with_label_columns,
     with_models,
 )
 @click.option(
@@ -256,12 +260,7 @@ def calibrate(
     help="Name of the model with the new head, for --model.",
 )
 @with_text
-@click.option(
-    "--label-columns",
-    "columns",
-    metavar="A,B,...",
-    help="Columns of labels, named after categories, or any, or unsafe. Default: all.",
-)
+@_with_label_columns
 @with_policy
 @click.option(
     "--model",
@@ -278,14 +277,7 @@ def calibrate(
     metavar="SHARE",
     help="Of the records that violate, the share that may be cleared.",
 )
-@click.option(
-    "--max-false-flag-rate",
-    type=_SHARE,
-    default=0.05,
-    show_default=True,
-    metavar="SHARE",
-    help="Of the records flagged, the share that may not violate.",
-)
+@_with_false_flags
 @click.option(
     "--bar",
     type=_SHARE,
